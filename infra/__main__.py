@@ -20,6 +20,7 @@ from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
+from infra.components.spark_server import SparkServer, SparkServerArgs
 from infra.components.storage import Storage, StorageArgs
 from infra.components.table_care_job import TableCare, TableCareArgs
 from infra.components.training import TrainingArgs, TrainingJob
@@ -75,14 +76,30 @@ def provision() -> None:
     jobs: list[str] = []
     for name in project.ingested(environment.name):
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
-        cared = TableCareArgs(context=context, contract=contracts[name], storage=storage, registry=registry)
+        cared = TableCareArgs(
+            context=context,
+            contract=contracts[name],
+            storage=storage,
+            registry=registry,
+            predicting=project.predicting(name),
+        )
         TableCare(name, cared, on_cluster)
         jobs += [f"ingest-{name}", care_name(name)]
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
+        large = tuple(contracts[name] for name in monitored if contracts[name].engine == "spark")
+        spark = None
+        if large:
+            spark = SparkServer(SparkServerArgs(context=context, contracts=large, storage=storage), on_cluster).access
         for name in monitored:
-            DataMonitor(name, DataMonitorArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
+            monitor = DataMonitorArgs(
+                context=context,
+                contract=contracts[name],
+                storage=storage,
+                spark=spark if contracts[name] in large else None,
+            )
+            DataMonitor(name, monitor, on_cluster)
         jobs += map(monitor_name, monitored)
         for name, model in models.items():
             training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)

@@ -66,7 +66,7 @@ def _statements(args: BatchPredictionArgs) -> Statements:
     environment, storage, model = args.context.environment, args.storage, args.model
     predictions = table_name(predictions_name(model.name))
     written = f"{environment.catalog_database}/{predictions}/"
-    read = [table_name(dataset) for dataset in dict.fromkeys((model.contract, *model.batch.datasets))]
+    read = [table_name(dataset) for dataset in model.predicted_datasets]
     return [
         *read_prefix(storage.landing, f"{predictions_name(model.name)}/"),
         *read_prefix(storage.lake, written, *(f"{environment.catalog_database}/{table}/" for table in read)),

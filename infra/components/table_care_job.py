@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -13,6 +14,7 @@ from infra.components.grants import (
     publish_metrics,
     read_manifests,
     read_prefix,
+    read_table,
     write_prefix,
 )
 from infra.components.job_component import JobArgs, JobComponent, JobContext
@@ -22,7 +24,7 @@ from infra.components.storage import Storage
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import DAILY_SILENCE_HOURS, TABLE_DIMENSION, care_schedule
 from pipelines.declarations.model import Resources
-from pipelines.declarations.names import care_name, table_name
+from pipelines.declarations.names import care_name, predictions_name, table_name
 
 _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 3600
@@ -37,12 +39,14 @@ class TableCareArgs:
         contract: the dataset's contract.
         storage: holds the table.
         registry: its bundles name the versions that must stay.
+        predicting: models whose batch predictions may have read the table; those versions must stay, too.
     """
 
     context: JobContext
     contract: Contract
     storage: Storage
     registry: Registry
+    predicting: Sequence[str]
 
 
 class TableCare(JobComponent):
@@ -57,7 +61,10 @@ class TableCare(JobComponent):
             context=args.context,
             name=name,
             container="care",
-            command=["python", "-m", "pipelines.data", "care", dataset, "--namespace", environment.prefix],
+            command=[
+                *("python", "-m", "pipelines.data", "care", dataset, "--namespace", environment.prefix),
+                *(f"--predicting={model}" for model in args.predicting),
+            ],
             statements=_statements(dataset, args),
             resources=_RESOURCES,
             scratch="1Gi",
@@ -81,8 +88,10 @@ def _statements(dataset: str, args: TableCareArgs) -> Statements:
     environment, lake = args.context.environment, args.storage.lake
     table = table_name(dataset)
     files = f"{environment.catalog_database}/{table}/"
+    predictions = [table_name(predictions_name(model)) for model in args.predicting]
     return [
-        *read_prefix(lake, files),
+        *read_prefix(lake, files, *(f"{environment.catalog_database}/{each}/metadata/" for each in predictions)),
+        *(statement for each in predictions for statement in read_table(environment, each)),
         *write_prefix(lake, files, f"quarantine/{dataset}/expired/"),
         *delete_from_prefix(lake, files),
         *commit_table(environment, table),

@@ -226,8 +226,9 @@ def care(dataset: str, applying: bool, environment: str, target: str) -> None:
     """List or do what a table needs: join files, remove unused ones.
 
     The job `care-DATASET` does it every night. It removes files that no version names, and rows past the contract's
-    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag or a bundle in
-    this environment's registry names them. `mlops data expire` also removes those of bundles past their audit period.
+    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag, a bundle in
+    this environment's registry or a batch prediction of the last 90 days names them. `mlops data expire` also removes
+    those of bundles past their audit period.
     """
     from pipelines.data.table_care import plan_care, plan_lines
     from pipelines.targets.workloads import run_care
@@ -238,7 +239,7 @@ def care(dataset: str, applying: bool, environment: str, target: str) -> None:
     if applying:
         run_care(opened, environment, dataset, log)
         return
-    plan = plan_care(opened.descriptor(environment), contract, datetime.now(UTC))
+    plan = plan_care(opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC))
     for line in plan_lines(plan):
         click.echo(line)
     click.echo("nothing to do" if plan.is_empty else "to do this now, add --apply")

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 
 from pipelines.declarations.contract import Contract
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (ingesting, caring):
         command.add_argument("dataset", help="name of a contract in data-contracts/")
     caring.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
+    caring.add_argument(
+        "--predicting", action="append", default=[], help="model whose batch predictions read the table"
+    )
     ingesting.set_defaults(namespace=None)
     given = parser.parse_args(arguments)
     # Ingestion may not delete the files of a lost commit. The care of the table does; do not warn about them.
@@ -48,9 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         contract = Project.find().contract(given.dataset)
         descriptor = EnvironmentDescriptor.from_environ()
-        return (
-            _ingest(descriptor, contract) if given.namespace is None else _care(descriptor, contract, given.namespace)
-        )
+        if given.namespace is None:
+            return _ingest(descriptor, contract)
+        return _care(descriptor, contract, given.predicting, given.namespace)
     except Exception as error:
         outside = explain(error)
         if outside is None:
@@ -94,7 +98,7 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
     return 0
 
 
-def _care(descriptor: EnvironmentDescriptor, contract: Contract, namespace: str) -> int:
+def _care(descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], namespace: str) -> int:
     from datetime import UTC, datetime
 
     from botocore.exceptions import BotoCoreError, ClientError
@@ -103,7 +107,7 @@ def _care(descriptor: EnvironmentDescriptor, contract: Contract, namespace: str)
 
     now = datetime.now(UTC)
     try:
-        figures = take_care(descriptor, contract, now, lambda line: print(line, flush=True))
+        figures = take_care(descriptor, contract, predicting, now, lambda line: print(line, flush=True))
     except (BotoCoreError, ClientError, OSError) as error:
         reason = explain(error) or MlopsError(str(error))
         raise MlopsError(

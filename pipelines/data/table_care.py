@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pipelines.data.catalog import open_table
+from pipelines.data.catalog import MissingTableError, open_table
 from pipelines.data.compaction import CompactionPlan, compact, oldest_compared, plan_compaction
 from pipelines.data.delivery_history import compared_snapshots
 from pipelines.data.file_replacement import MOST_ATTEMPTS, current_files, pause_before
@@ -25,7 +25,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import RUNS_METRIC, TABLE_DIMENSION
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import care_name
+from pipelines.declarations.names import care_name, predictions_name
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.service_level import retention_time
 from pipelines.registry import clients
@@ -76,8 +76,16 @@ def reference_deliveries(contract: Contract) -> int:
     return contract.monitoring.reference_deliveries if contract.is_monitored else 0
 
 
-def plan_care(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime) -> CarePlan:
+def plan_care(
+    descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], now: datetime
+) -> CarePlan:
     """Look at a table, and decide what its care would do. Read-only.
+
+    Args:
+        descriptor: the environment.
+        contract: the dataset's contract.
+        predicting: models whose batch predictions may have read the table.
+        now: the current time.
 
     Raises:
         MlopsError: the environment has no such table; or its files, its metadata or the registry cannot be read.
@@ -87,7 +95,7 @@ def plan_care(descriptor: EnvironmentDescriptor, contract: Contract, now: dateti
     limit = oldest_kept(contract, now)
     old = len(files_with_old_rows(table, *limit)) if limit is not None else 0
     compared = oldest_compared(table, reference_deliveries(contract))
-    expiry = _plan_expiry(descriptor, contract, table, now)
+    expiry = _plan_expiry(descriptor, contract, predicting, table, now)
     return CarePlan(
         dataset=contract.name,
         orphans=orphans,
@@ -109,10 +117,33 @@ def overdue_versions(
     return tuple(version for version in old if version.snapshot in expiry.kept)
 
 
-def _plan_expiry(descriptor: EnvironmentDescriptor, contract: Contract, table: Table, now: datetime) -> ExpiryPlan:
+def _plan_expiry(
+    descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], table: Table, now: datetime
+) -> ExpiryPlan:
     """Decide which versions may expire. The bundles of this registry include all that were trained on the table."""
-    named = {**compared_snapshots(table, contract, now), **named_versions(descriptor, contract.name)}
+    named = {
+        **predicted_versions(descriptor, predicting, contract.name, now - kept_time(contract)),
+        **compared_snapshots(table, contract, now),
+        **named_versions(descriptor, contract.name),
+    }
     return plan_expiry(list_versions(table), named, now, keep=kept_time(contract))
+
+
+def predicted_versions(
+    descriptor: EnvironmentDescriptor, models: Sequence[str], dataset: str, since: datetime
+) -> dict[str, str]:
+    """Return the snapshots of a dataset that batch predictions have read since a time, and why each stays."""
+    found: dict[str, str] = {}
+    for model in models:
+        try:
+            table = open_table(descriptor, predictions_name(model))
+        except MissingTableError:  # nothing was predicted yet
+            continue
+        for version in list_versions(table):
+            read, _, snapshot = (version.read or "").partition("@")
+            if read == dataset and version.at >= since:
+                found[snapshot] = f"a batch prediction of {model} has read it"
+    return found
 
 
 def plan_lines(plan: CarePlan) -> list[str]:
@@ -144,13 +175,18 @@ def _overdue_lines(overdue: Sequence[TableVersion]) -> list[str]:
 
 
 def take_care(
-    descriptor: EnvironmentDescriptor, contract: Contract, now: datetime, log: Callable[[str], None]
+    descriptor: EnvironmentDescriptor,
+    contract: Contract,
+    predicting: Sequence[str],
+    now: datetime,
+    log: Callable[[str], None],
 ) -> dict[str, float]:
     """Take care of a table. Running it again, or two at once, does no harm.
 
     Args:
         descriptor: the environment.
         contract: the dataset's contract.
+        predicting: models whose batch predictions may have read the table.
         now: the current time.
         log: called with each line of progress.
 
@@ -172,7 +208,7 @@ def take_care(
             log(f"removed {counted(len(orphans), 'file')} that no version names ({size} bytes)")
         removed = remove_old_rows(descriptor, table, contract, now, compared, log)
         joined = compact(descriptor, table.refresh(), reference_deliveries(contract), log)
-        expired = _expire(descriptor, contract, table.refresh(), now, log)
+        expired = _expire(descriptor, contract, predicting, table.refresh(), now, log)
         current = table.refresh().current_snapshot()
         version = str(current.snapshot_id) if current is not None else None
         run.outputs = [table_data(descriptor, dataset, version=version, contract=contract)]
@@ -186,11 +222,16 @@ def take_care(
 
 
 def _expire(
-    descriptor: EnvironmentDescriptor, contract: Contract, table: Table, now: datetime, log: Callable[[str], None]
+    descriptor: EnvironmentDescriptor,
+    contract: Contract,
+    predicting: Sequence[str],
+    table: Table,
+    now: datetime,
+    log: Callable[[str], None],
 ) -> int:
     expired = 0
     for attempt in range(1, MOST_ATTEMPTS + 1):
-        plan = _plan_expiry(descriptor, contract, table.refresh(), now)
+        plan = _plan_expiry(descriptor, contract, predicting, table.refresh(), now)
         chosen = tuple(version.snapshot for version in plan.expired[:MOST_EXPIRED])
         if not chosen:
             break

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -39,6 +39,14 @@ MAXIMUM_QUARANTINED = "maximumQuarantinedPercent"
 """Custom property of a contract: share of a landing file's rows that may be quarantined, in percent."""
 
 DEFAULT_MAXIMUM_QUARANTINED = 20.0
+
+ENGINE = "engine"
+"""Custom property of a contract: where whole tables of the dataset are read, one of `ENGINES`."""
+
+Engine = Literal["process", "spark"]
+
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""`process`: in the process that reads them. `spark`: on a Spark Connect server, for tables larger than a machine."""
 
 PREDICTION_COLUMNS = "predictionColumns"
 """Custom property of a contract: columns that batch predictions copy from their input, besides keys without personal
@@ -431,8 +439,8 @@ class Contract(Declaration):
         tables: `schema` in the file; a list of one.
         service_levels: `slaProperties` in the file.
         custom_properties: `maximumQuarantinedPercent` bounds the rows of a landing file that may be quarantined;
-            `monitoring` has the settings of the dataset's monitor; `predictionColumns` lists columns that batch
-            predictions copy.
+            `monitoring` has the settings of the dataset's monitor; `engine` says where its whole table is read;
+            `predictionColumns` lists columns that batch predictions copy.
     """
 
     api_version: Literal["v3.1.0", "v3.2.0"] = Field(alias="apiVersion")
@@ -574,6 +582,29 @@ class Contract(Declaration):
                 problems.append(((*key, "property"), MONITORING, repr(entry.property)))
         if sum(entry.property == MONITORING for entry in self.custom_properties) > 1:
             problems.append((("customProperties",), f"{MONITORING} at most once", "it twice"))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """Where the whole table is read: profiled, and checked against the contract."""
+        found = (entry.value for entry in self.custom_properties if entry.property == ENGINE)
+        named: Engine = next(found, ENGINES[0])
+        return named
+
+    @model_validator(mode="after")
+    def _names_an_engine(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            key: Key = ("customProperties", index)
+            if entry.property == ENGINE:
+                if entry.value not in ENGINES:
+                    problems.append(((*key, "value"), f"one of {', '.join(ENGINES)}", repr(entry.value)))
+            elif difflib.get_close_matches(entry.property.lower(), [ENGINE], cutoff=0.85):
+                problems.append(((*key, "property"), ENGINE, repr(entry.property)))
+        if sum(entry.property == ENGINE for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{ENGINE} at most once", "it twice"))
         if problems:
             raise KeyedError(*problems)
         return self

@@ -183,6 +183,21 @@ class Monitoring(Declaration):
     ] = ()
 
 
+class SparkSettings(Declaration):
+    """The Spark Connect server that reads the tables of datasets whose contract says `engine: spark`.
+
+    Attributes:
+        remote: a server outside the program, as `sc://host:port`; None to run one in the cluster.
+        cpu, memory: requests and limits of the server in the cluster, as in Kubernetes.
+        scratch: size of its volume for what does not fit into memory.
+    """
+
+    remote: Annotated[str, StringConstraints(pattern=r"^sc://[A-Za-z0-9.-]+:[0-9]{2,5}$")] | None = None
+    cpu: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,2}$")] = "4"
+    memory: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}Gi$")] = "16Gi"
+    scratch: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}Gi$")] = "50Gi"
+
+
 class CanaryHandling(Declaration):
     """What happens to a canary without a verdict.
 
@@ -245,6 +260,7 @@ class EnvironmentConfig(Declaration):
         endpoints: addresses of the endpoints, and who may connect to them.
         monitoring: the monitors of the environment.
         canary: what happens to a release on trial without a verdict.
+        spark: the server for datasets whose contract says `engine: spark`.
     """
 
     promotes_from: Name | None
@@ -270,6 +286,7 @@ class EnvironmentConfig(Declaration):
     endpoints: EndpointAccess = EndpointAccess()
     monitoring: Monitoring = Monitoring()
     canary: CanaryHandling = CanaryHandling()
+    spark: SparkSettings = SparkSettings()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

@@ -320,6 +320,11 @@ class Model(Declaration):
     batch: BatchPrediction = BatchPrediction()
     monitoring: ModelMonitoring = ModelMonitoring()
 
+    @property
+    def predicted_datasets(self) -> tuple[str, ...]:
+        """The datasets whose versions may be predicted by batch, each once."""
+        return tuple(dict.fromkeys((self.contract, *self.batch.datasets)))
+
     @model_validator(mode="after")
     def _holds_together(self) -> Model:
         problems: list[tuple[Key, str, str]] = []

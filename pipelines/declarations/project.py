@@ -224,6 +224,15 @@ class Project:
         labels = {each.labels.dataset for each in sources if each.enabled and each.labels is not None}
         return tuple(name for name in self.dataset_names if name in labels)
 
+    def predicting(self, dataset: str) -> tuple[str, ...]:
+        """Return the models that may predict versions of a dataset by batch.
+
+        Raises:
+            MlopsError: a model is not valid.
+        """
+        models = ((name, self.model(name)) for name in self.model_names)
+        return tuple(name for name, model in models if dataset in model.predicted_datasets)
+
     def check_ingests(self, environment: str, dataset: str) -> None:
         """Check that a dataset is ingested in an environment.
 

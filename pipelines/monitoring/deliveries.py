@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,11 +15,8 @@ from pipelines.data.row_quarantine import BatchRecord
 from pipelines.monitoring.data_checks import QualityCounts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyiceberg.table import FileScanTask, Table
     from pyiceberg.table.snapshots import Snapshot
-
-STREAMED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -108,27 +105,3 @@ def files_by_snapshot(table: Table, since: int = 0) -> dict[int, list[FileScanTa
         if since == 0 or (file.sequence >= since and not is_settled(file.path)):
             found.setdefault(file.snapshot, []).append(file.task)
     return found
-
-
-def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Stream some columns of data files, in bounded memory. A file without one of the columns leaves it out."""
-    import pyarrow.parquet as pq
-
-    for task in tasks:
-        if task.delete_files:
-            yield from _without_deleted(table, task, columns)
-            continue
-        with table.io.new_input(task.file.file_path).open() as file, pq.ParquetFile(file) as parquet:
-            present = [name for name in columns if name in parquet.schema_arrow.names]
-            for group in range(parquet.num_row_groups):  # a batch across groups could hold any number of long texts
-                yield from parquet.iter_batches(STREAMED_ROWS, [group], columns=present, use_threads=False)
-
-
-def _without_deleted(table: Table, task: FileScanTask, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Stream a file from which another engine has deleted rows."""
-    from pyiceberg.expressions import AlwaysTrue
-    from pyiceberg.io.pyarrow import ArrowScan
-
-    known = {field.name for field in table.schema().fields}
-    schema = table.schema().select(*(name for name in columns if name in known))
-    yield from ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([task])

@@ -281,9 +281,9 @@ def _open(
         return _Input(name, schema, lambda columns: read_file(name, path, columns), None, data, properties)
     assert request.version is not None
     dataset = request.version.dataset
-    if dataset not in (model.contract, *model.batch.datasets):
+    if dataset not in model.predicted_datasets:
         raise RefusedInputError(
-            f"{model.name} may not predict {dataset}: expected {', '.join((model.contract, *model.batch.datasets))}",
+            f"{model.name} may not predict {dataset}: expected {', '.join(model.predicted_datasets)}",
             fix=f"list it in batch.datasets of models/{model.name}/model.yaml, and deploy",
         )
     return _open_version(project, descriptor, dataset, request)

@@ -124,7 +124,7 @@ def predict_version(
     if output is not None:
         check_output(output)
     declared = target.project.model(model)
-    allowed = tuple(dict.fromkeys((declared.contract, *declared.batch.datasets)))
+    allowed = declared.predicted_datasets
     if dataset not in allowed:
         raise MlopsError(
             f"{model} may not predict {dataset}: expected {' or '.join(allowed)}",

@@ -366,7 +366,10 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
     }
     assert commands == {
         f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
-        f"care-{DATASET}": ["python", "-m", "pipelines.data", "care", DATASET, "--namespace", "mlops-dev"],
+        f"care-{DATASET}": [
+            *("python", "-m", "pipelines.data", "care", DATASET, "--namespace", "mlops-dev"),
+            f"--predicting={MODEL}",
+        ],
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],

@@ -43,7 +43,8 @@ def test_the_role_deletes_files_of_one_table_only(graphs: dict[str, Recording]) 
     lake, registry = (f"arn:aws:s3:::mlops-dev-{bucket}-{ACCOUNT}" for bucket in ("lake", "registry"))
     files = f"{lake}/mlops_dev/diabetes_patients/*"
     assert by_action["s3:DeleteObject"] == [files]
-    assert by_action["s3:GetObject"] == [files, f"{registry}/bundles/*/bundle.json"]
+    predictions = f"{lake}/mlops_dev/diabetes_progression_predictions/metadata/*"
+    assert by_action["s3:GetObject"] == [files, predictions, f"{registry}/bundles/*/bundle.json"]
     assert {one for one in by_action["s3:PutObject"] if one.startswith(lake)} == {
         files,
         f"{lake}/quarantine/{DATASET}/expired/*",

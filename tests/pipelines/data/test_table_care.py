@@ -66,7 +66,7 @@ def add(dev: EnvironmentDescriptor, folder: Path, start: int, count: int, seen: 
 
 
 def care(dev: EnvironmentDescriptor, declared: Contract = CONTRACT, later: timedelta = timedelta()) -> dict[str, float]:
-    return take_care(dev, declared, datetime.now(UTC) + later, lambda _: None)
+    return take_care(dev, declared, (), datetime.now(UTC) + later, lambda _: None)
 
 
 def versions(dev: EnvironmentDescriptor) -> list[TableVersion]:
@@ -158,7 +158,7 @@ def test_a_version_past_the_retention_that_a_bundle_names_is_reported() -> None:
 @pytest.mark.slow
 def test_an_empty_table_needs_nothing(dev: EnvironmentDescriptor) -> None:
     before = keys(dev)
-    plan = plan_care(dev, retained(30), datetime.now(UTC) + LATER)
+    plan = plan_care(dev, retained(30), (), datetime.now(UTC) + LATER)
     assert plan.is_empty
     assert not any(care(dev, retained(30), LATER).values())
     assert keys(dev) == before
@@ -170,7 +170,7 @@ def test_care_joins_files_and_every_version_keeps_its_rows(dev: EnvironmentDescr
     before = {each.snapshot: read_version(dev, "visits", each.snapshot)[1].content for each in versions(dev)}
     newest = versions(dev)[0].snapshot
     assert len(current_files(open_table(dev, "visits"))) == 4
-    assert plan_lines(plan_care(dev, CONTRACT, datetime.now(UTC)))[-1] == "join   3 small files into 1"
+    assert plan_lines(plan_care(dev, CONTRACT, (), datetime.now(UTC)))[-1] == "join   3 small files into 1"
     assert care(dev)["JoinedFiles"] == 3
     files = current_files(open_table(dev, "visits"))
     assert [is_settled(each.path) for each in files] == [False, True] and [each.rows for each in files] == [1, 3]
@@ -245,11 +245,11 @@ def test_rows_past_the_retention_leave_the_table_and_stay_in_young_versions(
     before = versions(dev)[0].snapshot
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
     for draft in (retained(365, "draft"), CONTRACT):
-        assert take_care(dev, draft, now, lambda _: None)["RemovedRows"] == 0
-    assert any("remove rows with seen before" in line for line in plan_lines(plan_care(dev, retained(365), now)))
-    assert take_care(dev, retained(365), now, lambda _: None)["RemovedRows"] == 2
+        assert take_care(dev, draft, (), now, lambda _: None)["RemovedRows"] == 0
+    assert any("remove rows with seen before" in line for line in plan_lines(plan_care(dev, retained(365), (), now)))
+    assert take_care(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 2
     assert ids(dev) == [2, 3] and ids(dev, before) == [1, 2, 3, 4]
-    assert take_care(dev, retained(365), now, lambda _: None)["RemovedRows"] == 0
+    assert take_care(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 0
     assert ingest(dev, CONTRACT, lambda _: None) == []
 
 
@@ -354,7 +354,7 @@ def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 compaction.FEWEST_FILES, file_replacement._commit = 2, killed
-take_care(EnvironmentDescriptor.from_environ(), Contract.model_validate_json(sys.argv[2]), datetime.now(UTC), print)
+take_care(EnvironmentDescriptor.from_environ(), Contract.model_validate_json(sys.argv[2]), (), datetime.now(UTC), print)
 """
 
 
@@ -450,7 +450,7 @@ def test_a_timestamp_gives_the_age_of_a_row_to_the_second(account: EmulatedAccou
     upload(dev, "visits", path)
     ingest(dev, declared, lambda _: None)
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    assert take_care(dev, declared, now, lambda _: None)["RemovedRows"] == 2
+    assert take_care(dev, declared, (), now, lambda _: None)["RemovedRows"] == 2
     assert ids(dev) == [2]
-    assert take_care(dev, declared, now + timedelta(days=9), lambda _: None)["RemovedRows"] == 1
+    assert take_care(dev, declared, (), now + timedelta(days=9), lambda _: None)["RemovedRows"] == 1
     assert open_table(dev, "visits").scan().to_arrow().num_rows == 0

@@ -154,7 +154,7 @@ def test_the_care_of_the_table_leaves_what_is_compared_as_it_is(
     for mean in (90.0, 90.0, 40.0, 40.0, 40.0):
         source.deliver(200, mean=mean)
     before = examine(dev, declared, NOW)
-    done = take_care(dev, declared, NOW + timedelta(days=400), lambda _: None)
+    done = take_care(dev, declared, (), NOW + timedelta(days=400), lambda _: None)
     assert (done["JoinedFiles"], done["ExpiredVersions"]) == (2, 0)
     after = examine(dev, declared, NOW)
     assert (after.columns, after.delivery) == (before.columns, before.delivery)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.catalog import append, open_or_make_table, open_table
+from pipelines.data.table_care import predicted_versions
 from pipelines.data.versions import list_versions, version_lines
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
@@ -131,6 +133,10 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     assert [row["patient_id"] for row in rows(dev)] == list(range(1, 11))
     (version,) = list_versions(open_table(dev, PREDICTIONS))
     assert version.read == f"diabetes-patients@{snapshots[0]}"
+    kept = predicted_versions(dev, [MODEL, "not-predicted"], "diabetes-patients", version.at)
+    assert kept == {snapshots[0]: f"a batch prediction of {MODEL} has read it"}, "the table's care keeps it"
+    assert predicted_versions(dev, [MODEL], "diabetes-patients", version.at + timedelta(seconds=1)) == {}
+    assert predicted_versions(dev, [MODEL], "other", version.at) == {}
     facts = LineageFacts(gathered=version.at, predictions=tuple(read_predictions(dev, MODEL)))
     start = find_prediction(facts, MODEL, "dev")
     lines = "\n".join(graph_lines(trace(build_graph(facts), [start], back=True, forward=False)))
