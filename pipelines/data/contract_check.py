@@ -171,7 +171,7 @@ def report_lines(contract: Contract, reports: Sequence[FileReport]) -> list[str]
     lines.append(
         f"{len(reports) - broken} of {len(reports)} keep version {contract.version} of the contract {contract.name}"
     )
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _also(report: FileReport) -> str:

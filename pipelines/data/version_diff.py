@@ -12,6 +12,7 @@ from pipelines.data.catalog import TablePlace, open_table, primary_key_of, snaps
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.data.sql_quoting import quote
 from pipelines.declarations.plurals import counted
+from pipelines.declarations.printable import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -382,7 +383,7 @@ def diff_lines(diff: VersionDiff) -> list[str]:
         lines.append("columns, the most changed first (distance from 0 to 1):")
     for each in diff.columns:
         lines.append(f"  {each.column:<24} {each.distance:.3f}{_figures(each)}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _figures(change: ColumnChange) -> str:

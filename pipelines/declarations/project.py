@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.declarations.classification import is_personal
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.documents import Key, dotted, parse_yaml, read, read_bytes
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
@@ -86,10 +86,30 @@ class Project:
         return url
 
     def _program(self) -> dict[str, object]:
-        """Return the content of `Pulumi.yaml`; empty if it is not an object."""
+        """Return the content of `Pulumi.yaml`; empty if it is not an object.
+
+        Raises:
+            MlopsError: it is not valid YAML, or environments are configured elsewhere than in the files that gates
+                judge and that approvers own.
+        """
         file = self.root / PROGRAM
         program = parse_yaml(read_bytes(file), file)[0]
-        return program if isinstance(program, dict) else {}
+        if not isinstance(program, dict):
+            return {}
+        defaults = program.get("config")
+        names = ("environment", f"{program.get('name')}:environment", "mlops:environment")
+        found = [key for key in names if isinstance(defaults, dict) and key in defaults]
+        found += ["config"] if isinstance(defaults, str) else []  # the former name of stackConfigDir
+        found += ["stackConfigDir"] if "stackConfigDir" in program else []
+        found += [
+            name for name in ("Pulumi.json", "Pulumi.yml") if (self.root / name).exists()
+        ]  # Pulumi reads one file
+        if found:
+            raise MlopsError(
+                f"{file}: expected environments to be configured in Pulumi.<environment>.yaml only, found {found[0]}",
+                fix="remove it",
+            )
+        return program
 
     @property
     def models_folder(self) -> Path:
@@ -283,12 +303,7 @@ class Project:
                 expected = f"a column of {model.contract} ({', '.join(columns)})"
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, repr(column)))
         problems += self._label_problems(path, model, lines)
-        for index, name in enumerate(model.protected):
-            column = columns.get(name)
-            if column is not None and is_personal(column) and not lists_groups(column):
-                key: Key = ("protected", index)
-                expected = f"a column whose contract lists at most {MOST_GROUPS} values, as {name!r} is personal"
-                problems.append(Problem(path, lines.get(key), dotted(key), expected, "no such list", _LIST_GROUPS))
+        problems += _protected_problems(path, model, columns, lines)
         problems += self._batch_problems(path, model, lines)
         problems += [
             Problem(path, lines.get(key), dotted(key), expected, found, fix)
@@ -442,6 +457,19 @@ def _misfits(model: Model, types: Mapping[str, str]) -> Iterator[tuple[Key, str,
 
 
 _LIST_GROUPS = "list the values in the contract, or protect a column that has groups, such as ten years of age"
+
+
+def _protected_problems(
+    path: Path, model: Model, columns: Mapping[str, Column], lines: Mapping[Key, int]
+) -> Iterator[Problem]:
+    """Yield a problem for each personal attribute without listed groups: names of groups appear in reports."""
+    for index, name in enumerate(model.protected):
+        column = columns.get(name)
+        if column is not None and is_personal(column) and not lists_groups(column):
+            key: Key = ("protected", index)
+            expected = f"a column whose contract lists at most {MOST_GROUPS} values, as {name!r} is personal"
+            yield Problem(path, lines.get(key), dotted(key), expected, "no such list", _LIST_GROUPS)
+
 
 _COMPARED: dict[str, tuple[type, ...]] = {
     "string": (str,),

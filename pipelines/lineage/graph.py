@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import printable
 from pipelines.lineage.facts import BundleFact, LineageFacts, PredictionFact
 
 Kind = Literal["contract", "column", "file", "version", "bundle", "input", "release", "prediction"]
@@ -323,7 +324,7 @@ def graph_lines(graph: LineageGraph) -> list[str]:
             for target in sorted(graph.edges[node]):
                 live = ", live" if (node, target) in graph.live else ""
                 lines.append(f"      → {target}{live}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def graph_json(graph: LineageGraph) -> dict[str, object]:

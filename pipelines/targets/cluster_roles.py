@@ -49,8 +49,9 @@ RIGHTS = (
     Right("coordination.k8s.io", "leases", ("create", "get", "update"), (), "one verb at a time"),
     Right("", "pods", ("delete", "list"), ("list",), "jobs and endpoints; a pod without credentials is replaced"),
     Right("", "pods/log", ("get",), (), "the log of a job"),
+    # Not for the preview role, which any branch can use: it could send requests to a canary, and so decide about it.
     # The API server asks for `get` until Kubernetes 1.34, and for `create` as well from 1.35 on.
-    Right("", "pods/portforward", ("create", "get"), ("create", "get"), "asking an endpoint's pods"),
+    Right("", "pods/portforward", ("create", "get"), (), "asking an endpoint's pods"),
     Right("", "endpoints", ("list", "watch"), ("list",), "Pulumi waits for an Ingress and its Services"),
     Right("", "events", ("list", "watch"), (), "Pulumi says what it waits for"),
 )

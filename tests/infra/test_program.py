@@ -577,8 +577,8 @@ def test_pods_run_only_on_nodes_that_their_image_is_built_for(tmp_path: Path, ar
 CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1b2c"
 PLAIN = {"listen-ports": '[{"HTTP": 80}]'}
 ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = {
-    "by default": ({}, PLAIN, {"path": "/"}, f"http://{MODEL}.elb.example"),
-    "with a domain": ({"domain": "ml.example.com"}, PLAIN, {"path": "/"}, f"http://{MODEL}.ml.example.com"),
+    "by default": ({}, PLAIN, {"path": "/v2"}, f"http://{MODEL}.elb.example"),
+    "with a domain": ({"domain": "ml.example.com"}, PLAIN, {"path": "/v2"}, f"http://{MODEL}.ml.example.com"),
     "with a certificate": (
         {"domain": "ml.example.com", "certificate": CERTIFICATE},
         {
@@ -586,19 +586,19 @@ ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = 
             "certificate-arn": CERTIFICATE,
             "ssl-policy": "ELBSecurityPolicy-TLS13-1-2-2021-06",
         },
-        {"path": "/"},
+        {"path": "/v2"},
         f"https://{MODEL}.ml.example.com",
     ),
     "for some addresses": (
         {"inbound_cidrs": ["10.1.0.0/16", "10.2.0.0/16"]},
         {**PLAIN, "inbound-cidrs": "10.1.0.0/16,10.2.0.0/16"},
-        {"path": "/"},
+        {"path": "/v2"},
         f"http://{MODEL}.elb.example",
     ),
     "for some security groups": (
         {"security_groups": ["sg-0123456789abcdef0"]},
         {**PLAIN, "security-groups": "sg-0123456789abcdef0", "manage-backend-security-group-rules": "true"},
-        {"path": "/"},
+        {"path": "/v2"},
         f"http://{MODEL}.elb.example",
     ),
     "with a shared load balancer": (
@@ -610,7 +610,7 @@ ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = 
     "with a shared load balancer and a domain": (
         {"shared_load_balancer": True, "domain": "ml.example.com"},
         {**PLAIN, "group.name": "mlops-dev"},
-        {"path": "/"},
+        {"path": "/v2"},
         f"http://{MODEL}.ml.example.com",
     ),
 }

@@ -71,6 +71,10 @@ def test_values_of_personal_columns_do_not_appear() -> None:
     assert "eve@x.org" in "\n".join(diff_lines(diff(values, other)))
 
 
+def test_a_terminal_does_not_act_on_a_key() -> None:
+    assert all(line.isprintable() for line in diff_lines(diff({"id": ["a"]}, {"id": ["\x1b[2J"]})))
+
+
 def test_the_most_changed_column_comes_first_and_equal_ones_have_no_distance() -> None:
     random = np.random.default_rng(1)
     number, same = random.normal(size=2000), random.choice(["a", "b", "c"], 2000)
