@@ -8,7 +8,7 @@ A run can be killed at any moment, and two may run at once. Each record counts o
 3. A later run reads the file back, compares each object with its records, and removes the object. Readers that listed
    the objects before have ended by then.
 
-See docs/decisions/0049-compact-the-inference-log-in-a-job-of-its-own.md.
+See docs/decisions/0047-compact-the-inference-log-in-a-separate-job.md.
 """
 
 from __future__ import annotations
