@@ -25,6 +25,7 @@ PARTS = {
     "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
     "serving": "Serving",
+    "inference_log": "The inference log",
     "mutation": "Mutation",
 }
 """Module → heading on the page, in order."""
