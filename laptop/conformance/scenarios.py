@@ -215,7 +215,7 @@ class Theatre:
     def play_all(
         self, scenarios: Sequence[Scenario], watched: Watched, summarise: Summarise, *, at_once: int
     ) -> dict[str, Observation]:
-        """Play scenarios, several at once, each in a namespace of its own. Return name → observation."""
+        """Play scenarios, several at once, each in its own namespace. Return name → observation."""
         with ThreadPoolExecutor(at_once) as pool:
             played = pool.map(lambda one: self.play(one, watched, summarise), scenarios)
             return dict(zip((one.name for one in scenarios), played, strict=True))

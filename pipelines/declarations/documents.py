@@ -36,7 +36,7 @@ class Declaration(BaseModel):
 
 
 class KeyedError(ValueError):
-    """Mistakes that a validator finds below the value that it validates, each told at its own key.
+    """Mistakes that a validator finds below the value that it validates, each reported at its key.
 
     Args:
         problems: path of the key below the validated value, what was expected there, and what was found.

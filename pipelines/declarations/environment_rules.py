@@ -18,7 +18,7 @@ ACCOUNT_FILE = Path("infra", "bootstrap", "Pulumi.account.yaml")
 """Configuration of the account's bootstrap."""
 
 RESERVED = ("account", "preview", "images")
-"""Names that the bootstrap uses beside those of environments: its stack, and two GitHub environments."""
+"""Names that the bootstrap uses in addition to those of environments: its stack, and two GitHub environments."""
 
 UNSUPPORTED_PARTITIONS = {
     "cn-": "China",
@@ -170,7 +170,7 @@ def _placements(declared: DeclaredEnvironments) -> Iterator[Problem]:
             yield declared.problem(name, (*_SETTINGS, "namespace"), expected, repr(settings.namespace))
         seen.setdefault(key, name)
         if settings.namespace in _CLUSTERS_OWN or settings.namespace.startswith("kube-"):
-            expected = "a namespace of its own: the cluster uses this one"
+            expected = "its own namespace: the cluster uses this one"
             yield declared.problem(name, (*_SETTINGS, "namespace"), expected, repr(settings.namespace))
 
 

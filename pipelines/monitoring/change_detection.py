@@ -12,7 +12,7 @@ THRESHOLD = 50.0
 rises by ten percentage points is found after about 500 labels."""
 
 TOLERANCE = 0.005
-"""Increase of the mean error that is no change."""
+"""Increase of the mean error that is not yet a change."""
 
 LEAST_LABELS = 30
 

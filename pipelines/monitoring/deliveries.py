@@ -43,7 +43,7 @@ class Delivery:
 def deliveries(table: Table) -> list[Delivery]:
     """Return the deliveries whose rows the current version of a table holds, the oldest first.
 
-    A snapshot without the id of a run is a delivery of its own. Quarantined rows that were released later belong to
+    A snapshot without the id of a run is a separate delivery. Quarantined rows that were released later belong to
     the delivery of their batch.
     """
     return [_delivery(table, snapshots) for snapshots in snapshots_by_run(table)]

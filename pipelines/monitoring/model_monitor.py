@@ -60,7 +60,7 @@ MOST_WINDOWS = 60
 """Windows whose accuracy is restated. If labels take longer, each is a multiple of `window_hours`."""
 
 CLOCKS = timedelta(minutes=5)
-"""Difference between clocks that is no finding."""
+"""Largest difference between clocks that is not reported."""
 
 SWITCHED = timedelta(minutes=10)
 """Time after a bundle went live in which another one may still answer."""

@@ -1,4 +1,4 @@
-"""Reports of monitors in the logs bucket: `monitoring/data/<dataset>/<time>-<snapshot>.json`, with a page beside each.
+"""Reports of monitors in the logs bucket: `monitoring/data/<dataset>/<time>-<snapshot>.json`, with a page for each.
 
 Reports of models are `monitoring/models/<model>/<time>-<first digits of the bundle>.json`.
 

@@ -21,7 +21,7 @@ def check(name: str, fix: str, look: Callable[[], tuple[bool, str]]) -> Finding:
     try:
         ok, found = look()
     except Exception as error:
-        # Every library has exceptions of its own, and one check must not hide the ones after it.
+        # Every library has its own exceptions, and one check must not hide the ones after it.
         return Finding(name, False, f"cannot be checked: {reason_of(error)}", _fix_of(error) or fix)
     return Finding(name, ok, found, fix)
 

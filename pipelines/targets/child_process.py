@@ -16,7 +16,7 @@ from pipelines.declarations.errors import MlopsError
 def run_child(command: Sequence[str], *, folder: Path, environ: Mapping[str, str] | None, output: int | None) -> int:
     """Run a command to its end and return its exit status.
 
-    The command runs in a process group of its own, so that an interruption reaches it once: from this process, which
+    The command runs in its own process group, so that an interruption reaches it once: from this process, which
     then waits. Pulumi finishes its current steps and writes its state before it ends.
 
     Args:

@@ -68,7 +68,7 @@ def check_aws(project: Project) -> Iterator[Finding]:
 
 
 def check_clusters(project: Project, environments: Sequence[str]) -> Iterator[tuple[str, Finding]]:
-    """Check the cluster of each environment, by a kubeconfig of its own.
+    """Check the cluster of each environment, by its own kubeconfig.
 
     Without the AWS CLI, only the cluster of KUBECONFIG is checked.
 
@@ -148,7 +148,7 @@ def _language_host() -> tuple[bool, str]:
     cli = shutil.which("pulumi")
     beside = str(Path(cli).resolve().parent) if cli else ""
     path = shutil.which(LANGUAGE_HOST, path=os.pathsep.join(filter(None, (beside, os.environ.get("PATH", "")))))
-    return path is not None, path or f"{LANGUAGE_HOST} is neither on the PATH nor beside pulumi"
+    return path is not None, path or f"{LANGUAGE_HOST} is neither on the PATH nor in the folder of pulumi"
 
 
 def check_account(project: Project, environments: Sequence[str]) -> Iterator[Finding]:

@@ -153,7 +153,7 @@ class Target(ABC):
         Raises:
             MlopsError: it cannot be installed.
         """
-        log(f"the target {self.name} needs no engine of its own")
+        log(f"the target {self.name} needs no engine")
 
     @abstractmethod
     def drift(self, environment: str) -> list[str]:

@@ -35,7 +35,7 @@ _SHAPES = "skl2onnx.common.shape_calculator"
 
 
 def last_step(estimator: Any) -> Any:
-    """Return the last step of a pipeline; an estimator that is no pipeline itself."""
+    """Return the last step of a pipeline; any other estimator as it is."""
     steps = getattr(estimator, "steps", None)
     return last_step(steps[-1][1]) if steps else estimator
 

@@ -1,4 +1,4 @@
-"""Run a model's training function in a process of its own, which has the training rows and no credentials.
+"""Run a model's training function in a separate process, which has the training rows and no credentials.
 
 The model's code is not trusted with what decides about it: the holdout, the signing key, the registry. The job keeps
 those. It takes the ONNX model before it sends the features of the holdout, so they cannot influence the model. Answers
@@ -63,7 +63,7 @@ class _Answer(BaseModel):
     """Header of an answer.
 
     Attributes:
-        error, fix: why there is no answer, and what to do.
+        error, fix: why an answer is missing, and what to do.
         size: number of bytes that follow.
         classes: classes of a classifier.
         shape: shape of the predictions.

@@ -46,7 +46,7 @@ _CAPABILITY_VERSION = 0x20080522
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # operations of classic BPF
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 _X32 = 0x40000000
-"""Bit in the number of a system call of the x32 ABI, which has numbers of its own."""
+"""Bit in the number of a system call of the x32 ABI, which has its own numbers."""
 
 
 class _Machine(NamedTuple):
