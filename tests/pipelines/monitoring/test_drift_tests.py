@@ -25,6 +25,7 @@ from pipelines.monitoring.drift_tests import (
     kolmogorov_smirnov,
     population_stability_index,
     proportion_p_value,
+    rank_sum,
     total_variation,
 )
 
@@ -50,6 +51,22 @@ def test_the_distance_on_counts_is_that_of_scipy_on_values(reference: list[float
     expected = stats.ks_2samp(reference, current, method="asymp")
     assert distance == pytest.approx(expected.statistic, abs=1e-9)
     assert p_value == pytest.approx(expected.pvalue, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=200)
+@given(values, values)
+def test_the_rank_sum_on_counts_is_that_of_scipy_on_values(reference: list[float], current: list[float]) -> None:
+    old, new = profiles(reference, current)
+    expected = stats.mannwhitneyu(reference, current, use_continuity=False, method="asymptotic").pvalue
+    assert rank_sum(old.bins, new.bins) == pytest.approx(1.0 if np.isnan(expected) else expected, abs=1e-9)
+
+
+def test_equal_values_and_a_billion_rows_have_a_rank_sum() -> None:
+    assert rank_sum(np.array([0, 9, 0]), np.array([0, 4, 0])) == 1.0
+    assert rank_sum(np.array([1]), np.array([1])) == 1.0
+    billion = np.full(10, 10**8, dtype=np.int64)
+    assert rank_sum(billion, billion) == pytest.approx(1.0)
+    assert rank_sum(billion, np.sort(billion + np.arange(10) * 10**5)) < 1e-9
 
 
 @settings(deadline=None, max_examples=200)
