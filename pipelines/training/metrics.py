@@ -115,7 +115,6 @@ def _classification(
     }
     if classes == 2:
         values |= {"precision": precision[:, 1], "recall": recall[:, 1], "f1": f1[:, 1]}
-        values["selection_rate"] = said[:, 1] / total
     else:
         met = (true > 0) | (said > 0)
         for name, each in (("precision", precision), ("recall", recall), ("f1", f1)):
@@ -123,6 +122,8 @@ def _classification(
     if metrics is None or "roc_auc" in metrics:
         areas = [_auc(truth == c, predicted[:, c], weights) for c in ((1,) if classes == 2 else range(classes))]
         values["roc_auc"] = np.mean(areas, axis=0)
+    if classes == 2:
+        values["selection_rate"] = said[:, 1] / total
     share = predicted[np.arange(rows), truth] / predicted.sum(axis=1)
     values["log_loss"] = weights @ -np.log(np.clip(share, np.finfo(np.float64).eps, 1.0)) / total
     return values
