@@ -20,10 +20,13 @@ PARTS = {
     "workflows": "Jobs of workflows",
     "history": "The ledger",
     "contract": "Contract checks",
+    "contract_peers": "Contract tests",
     "monitors": "Monitors",
+    "drift_report": "Drift reports",
     "model_monitor": "Monitors of models",
     "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
+    "lineage": "Lineage",
     "serving": "Serving",
     "mutation": "Mutation",
 }
