@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.lineage.facts import BundleFact, LineageFacts
@@ -15,8 +15,7 @@ KINDS: tuple[Kind, ...] = ("contract", "column", "file", "version", "bundle", "r
 """Kinds of nodes, in the direction of the data."""
 
 
-@dataclass(frozen=True, order=True)
-class LineageNode:
+class LineageNode(NamedTuple):
     """Something that data flows through.
 
     Attributes:
