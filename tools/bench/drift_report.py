@@ -75,7 +75,7 @@ def write_report(reference: Path, current: Path, page: Path) -> list[str]:
         findings=findings,
         columns=comparisons,
     )
-    page.write_text(render_page(report))
+    page.write_bytes(render_page(report))
     alarms = [each.subject for each in findings if each.verdict == "alarm"]
     assert alarms == ["c7"], alarms  # 0.05 standard deviations are too little
     return [each.subject for each in findings if (each.p_value or 0) <= FALSE_DISCOVERY_RATE]

@@ -53,6 +53,15 @@ def test_the_distance_on_counts_is_that_of_scipy_on_values(reference: list[float
     assert p_value == pytest.approx(expected.pvalue, abs=1e-9)
 
 
+@pytest.mark.parametrize("moved", [100, 500, 690, 700, 900, 5_000])
+def test_the_distance_of_many_rows_has_the_p_value_of_scipy(moved: int) -> None:
+    """Chosen around the bounds of the three ways to compute it."""
+    rows = 120_000
+    distance, p_value = kolmogorov_smirnov(np.array([rows, rows]), np.array([rows - moved, rows + moved]))
+    assert distance == pytest.approx(moved / (2 * rows))
+    assert p_value == pytest.approx(stats.kstwo.sf(distance, rows), abs=1e-9)
+
+
 @settings(deadline=None, max_examples=200)
 @given(values, values)
 def test_the_rank_sum_on_counts_is_that_of_scipy_on_values(reference: list[float], current: list[float]) -> None:
