@@ -637,8 +637,8 @@ def _are_distinct_integers(connection: Any, value: str) -> bool:
     flags = np.zeros(high - low + 1, dtype=np.bool_)
     places = connection.sql(f"SELECT CAST({value} AS BIGINT) - ({low}) FROM typed WHERE {value} IS NOT NULL")
     for some in places.to_arrow_reader(STREAMED_ROWS):
-        flags[some.column(0).to_numpy()] = True
-    return int(np.count_nonzero(flags)) == count
+        flags[np.from_dlpack(some.column(0))] = True  # to_numpy would import pandas
+    return bool(np.count_nonzero(flags) == count)
 
 
 def _find_repeated(connection: Any, number: int, group: UniqueGroup) -> int:
