@@ -248,8 +248,11 @@ def _array(batch: pa.RecordBatch, name: str) -> pa.Array | None:
 
 def _numbers(array: pa.Array) -> Edges:
     """Return values as 64-bit floats, with NaN for nulls."""
-    numbers: Edges = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return numbers
+    numbers = array.cast(pa.float64(), safe=False)
+    if numbers.null_count:
+        numbers = numbers.fill_null(np.nan)
+    values: Edges = np.from_dlpack(numbers)  # to_numpy would import pandas
+    return values
 
 
 def merged_bins(reference: ColumnProfile, current: ColumnProfile, most: int) -> tuple[Edges, Any, Any]:
