@@ -45,6 +45,10 @@ $(INSTALLED):
 	@cd $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && $(abspath $(BIN))/python -m compileall -q -j 0 -x '/(tests?|backend)/' $$(ls -d $(COMPILED) 2> /dev/null)
 	@rm -f $(VENV)/.installed-* && touch $@
 
+.PHONY: spark
+spark: setup ## Add the distributed engine to .venv: the client of Spark Connect, and Sail
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/spark.txt
+
 .PHONY: demo
 demo: setup ## The main job, end to end, on this machine: data, training, dev, staging, prod
 	@$(BIN)/mlops demo
@@ -121,9 +125,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-
 .PHONY: lock
 lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes the newest versions
 	@sed -nE 's/^([A-Za-z0-9_.-]+(\[[^]]*\])?==[^ ;]+( ; .*[^\\ ])?).*/\1/p' requirements/*.txt $(if $(LAPTOP),laptop/requirements/laptop.txt) | sort -u > $(VENV)/all.txt
-	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
+	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in requirements/spark.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
 	@$(COMPILE) $(UPGRADE) $(VENV)/all.in -o $(VENV)/all.txt
-	@for group in requirements/uv requirements/serving $(REQUIREMENTS:.txt=); do \
+	@for group in requirements/uv requirements/serving requirements/spark $(REQUIREMENTS:.txt=); do \
 	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in $$(test $$group = requirements/pipelines && echo requirements/serving.in) -o $$group.txt; \
 	done
 	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt

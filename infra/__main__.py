@@ -8,7 +8,8 @@ import pulumi
 
 from infra.command_line import require_policy_pack
 from infra.components.alarm_delivery import AlarmDelivery, AlarmDeliveryArgs
-from infra.components.association_wait import OUTPUT, association_ids, effective
+from infra.components.association_wait import OUTPUT, AssociationWait, association_ids
+from infra.components.batch_prediction import BatchPredictionArgs, BatchPredictionJob
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
@@ -18,14 +19,16 @@ from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
+from infra.components.spark_server import SparkServer, SparkServerArgs
 from infra.components.storage import Storage, StorageArgs
+from infra.components.table_care_job import TableCare, TableCareArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
 from pipelines.declarations.live_models import FOUNDATION_ONLY
-from pipelines.declarations.names import model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, model_monitor_name, monitor_name, prediction_job_name
 from pipelines.declarations.project import Project
 
 
@@ -55,7 +58,7 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion, where models are trained, and of labels elsewhere; monitors of datasets; training
+    # Ingestion and care of tables, where models are trained, and of labels elsewhere; monitors of datasets; training
     context = JobContext(
         environment=environment,
         namespace=namespace.name,
@@ -65,19 +68,41 @@ def provision() -> None:
     jobs: list[str] = []
     for name in project.ingested(environment.name):
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
-        jobs.append(f"ingest-{name}")
+        cared = TableCareArgs(
+            context=context,
+            contract=contracts[name],
+            storage=storage,
+            registry=registry,
+            predicting=project.predicting(name),
+        )
+        TableCare(name, cared, on_cluster)
+        jobs += [f"ingest-{name}", care_name(name)]
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
+        large = tuple(contracts[name] for name in monitored if contracts[name].engine == "spark")
+        spark = None
+        if large:
+            spark = SparkServer(SparkServerArgs(context=context, contracts=large, storage=storage), on_cluster).access
         for name in monitored:
-            DataMonitor(name, DataMonitorArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
+            monitor = DataMonitorArgs(
+                context=context,
+                contract=contracts[name],
+                storage=storage,
+                spark=spark if contracts[name] in large else None,
+            )
+            DataMonitor(name, monitor, on_cluster)
         jobs += map(monitor_name, monitored)
         for name, model in models.items():
             training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
             TrainingJob(name, training, on_cluster)
             jobs.append(f"train-{name}")
 
-    # A monitor for each model with a release in this environment
+    # Prediction by batch, and a monitor, for each model with a release in this environment
+    for name in (name for name, bundle in releases.items() if bundle is not None):
+        predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
+        BatchPredictionJob(name, predicting, on_cluster)
+        jobs.append(prediction_job_name(name))
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
     observed = observed if environment.config.monitoring.models else []
     for name in observed:
@@ -106,6 +131,7 @@ def provision() -> None:
 
     # An endpoint for each model with a release in this environment
     endpoints: dict[str, pulumi.Output[str | None]] = {}
+    associations = AssociationWait(before)
     serving_image = environment.image_reference("serving")
     for name, bundle in releases.items():
         if bundle is None:
@@ -119,7 +145,7 @@ def provision() -> None:
         serving = ServingContext(
             environment=environment,
             model=models[name],
-            identity=effective(identities[name], before),
+            identity=associations.effective(identities[name]),
             namespace=namespace.name,
             image=serving_image,
             descriptor=pod_descriptor(descriptor, "serving"),

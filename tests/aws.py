@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import os
 import threading
@@ -48,7 +50,10 @@ class EmulatedAccount:
 
 
 class _Gateway:
-    """Serialise requests, because moto's conditional writes are not atomic; and deny access to some buckets."""
+    """Serialise requests, because moto's conditional writes are not atomic; and deny access to some buckets.
+
+    Updates of a Glue table are conditional, too: moto ignores the version that they name.
+    """
 
     def __init__(self, application: Any, denied: set[str]) -> None:
         self._application = application
@@ -60,7 +65,21 @@ class _Gateway:
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         with self._lock:
+            if environ.get("HTTP_X_AMZ_TARGET") == "AWSGlue.UpdateTable" and _is_outdated(environ):
+                start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+                return [b'{"__type": "ConcurrentModificationException", "Message": "concurrent modifications"}']
             return list(self._application(environ, start_response))
+
+
+def _is_outdated(environ: dict[str, Any]) -> bool:
+    """Return True if a Glue table no longer has the version that a request wants to update."""
+    from moto.glue.models import glue_backends
+
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    environ["wsgi.input"] = io.BytesIO(body)
+    given = json.loads(body)
+    table = glue_backends[ACCOUNT][REGION].get_table(given["DatabaseName"], given["TableInput"]["Name"])
+    return given.get("VersionId") not in (None, str(table.as_dict()["VersionId"]))
 
 
 @contextmanager

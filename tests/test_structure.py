@@ -19,6 +19,7 @@ LAYERS = [
     {"pipelines.monitoring"},
     {"pipelines.dataset_catalog"},
     {"pipelines.lineage"},
+    {"pipelines.prediction"},
     {"pipelines.training"},
     {"pipelines.serving"},
     {"pipelines.data"},

@@ -317,12 +317,14 @@ def boundary_statements(environment: Environment) -> list[Statement]:
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject"],
             [_buckets(environment), f"{_buckets(environment)}/*"],
         ),
+        # Files of tables that no version names. The bucket keeps former versions, which no workload may delete.
+        allow(["s3:DeleteObject"], f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*"),
         allow(
             ["kms:Decrypt", "kms:GenerateDataKey", "kms:Sign"],
             _every_key(environment),
             StringEquals=_tagged(environment),
         ),
-        allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
+        allow(["glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
         allow(["cloudwatch:PutMetricData"], "*", StringEquals={"cloudwatch:namespace": environment.prefix}),
         allow(
             ["events:PutEvents"],

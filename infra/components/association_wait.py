@@ -40,23 +40,39 @@ def new_associations(ids: Sequence[str], last: Mapping[str, Any]) -> list[str]:
     return [one for one in ids if one not in known]
 
 
-def effective(identity: ServingIdentity, before: pulumi.Output[Any]) -> pulumi.Input[pulumi.Resource]:
-    """Return an identity once its associations are effective. What depends on it is created then.
-
-    Associations that existed before this update are. Others are waited for.
+class AssociationWait:
+    """Waits of one update for the associations of endpoints. What they wait for is said once.
 
     Args:
-        identity: the identities of an endpoint.
         before: the outputs of the stack's last update.
     """
-    if pulumi.runtime.is_dry_run():
-        return identity
 
-    async def settled(known: Sequence[Any]) -> pulumi.Resource:
-        last, *ids = known
-        if new_associations(ids, last):
-            pulumi.info(f"waiting {SETTLE_SECONDS:.0f} s until Pod Identity knows the new service accounts", identity)
-            await pause(SETTLE_SECONDS)
-        return identity
+    def __init__(self, before: pulumi.Output[Any]) -> None:
+        self._before = before
+        self._is_announced = False
 
-    return pulumi.Output.all(before, *(one.id for one in identity.associations)).apply(settled)
+    def effective(self, identity: ServingIdentity) -> pulumi.Input[pulumi.Resource]:
+        """Return an identity once its associations are effective. What depends on it is created then.
+
+        Associations that existed before this update are. Others are waited for.
+
+        Args:
+            identity: the identities of an endpoint.
+        """
+        if pulumi.runtime.is_dry_run():
+            return identity
+
+        async def settled(known: Sequence[Any]) -> pulumi.Resource:
+            last, *ids = known
+            if new_associations(ids, last):
+                self.announce()
+                await pause(SETTLE_SECONDS)
+            return identity
+
+        return pulumi.Output.all(self._before, *(one.id for one in identity.associations)).apply(settled)
+
+    def announce(self) -> None:
+        """Say that something waits, unless that was said before."""
+        if not self._is_announced:
+            self._is_announced = True
+            pulumi.info(f"waiting {SETTLE_SECONDS:.0f} s until Pod Identity knows the new service accounts")

@@ -11,8 +11,15 @@ import pulumi_kubernetes as k8s
 from infra.components.labels import metadata
 from infra.components.pod import PodArgs, pod_spec
 from infra.components.serving import ServingContext
-from pipelines.declarations.canary_settings import SECONDS_VARIABLE, SETTINGS_VARIABLE, CanaryBounds, CanarySettings
+from pipelines.declarations.canary_settings import (
+    AUTHORIZATION_VARIABLE,
+    SECONDS_VARIABLE,
+    SETTINGS_VARIABLE,
+    CanaryBounds,
+    CanarySettings,
+)
 from pipelines.declarations.digests import Digest
+from pipelines.declarations.environment import SecretKey
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import check_name, service_name
 
@@ -22,6 +29,10 @@ _ALLOWANCE_SECONDS = 900
 
 _TRIES = 3
 _KEEP_SECONDS = 3600
+_HASHES = (
+    {"name": "canary-hash", "valueFrom": {"podTemplateHashValue": "Latest"}},
+    {"name": "live-hash", "valueFrom": {"podTemplateHashValue": "Stable"}},
+)
 _INCONCLUSIVE, _FAILED = 2, 3
 """Exit statuses of the check. Any other failure means that it could not be completed, and it is tried again."""
 
@@ -37,8 +48,15 @@ class CanaryCheckArgs:
     context: ServingContext
 
 
-def analysis_step(model: str, bundle: Digest, seconds: int) -> dict[str, Any]:
-    """Return the rollout step that checks the canary for a number of seconds."""
+def analysis_step(model: str, bundle: Digest, seconds: int, *, by_release: bool = False) -> dict[str, Any]:
+    """Return the rollout step that checks the canary.
+
+    Args:
+        model: name of the model.
+        bundle: digest of the bundle on trial.
+        seconds: duration of the check.
+        by_release: True to name the pods of both releases, which a Prometheus tells apart.
+    """
     return {
         "analysis": {
             "templates": [{"templateName": check_name(model)}],
@@ -48,6 +66,7 @@ def analysis_step(model: str, bundle: Digest, seconds: int) -> dict[str, Any]:
                 # The Service of the live pods, ping or pong; the other one selects those on trial. Argo Rollouts fills
                 # it in when the step begins.
                 {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}},
+                *(_HASHES if by_release else ()),
             ],
         }
     }
@@ -65,6 +84,9 @@ class CanaryCheck(pulumi.ComponentResource):
         super().__init__("mlops:serving:CanaryCheck", model, None, opts)
         self._model, self._context = model, args.context
         context = args.context
+        hashes = (
+            [{"name": item["name"]} for item in _HASHES] if context.environment.config.monitoring.prometheus else []
+        )
         child = pulumi.ResourceOptions(parent=self)
         name = check_name(model)
         self._shared = metadata(context.environment, name, context.model)
@@ -76,7 +98,7 @@ class CanaryCheck(pulumi.ComponentResource):
             kind="AnalysisTemplate",
             metadata={"name": name, "namespace": context.namespace, **self._shared},
             spec={
-                "args": [{"name": "bundle"}, {"name": "live"}, {"name": "seconds"}],
+                "args": [{"name": "bundle"}, {"name": "live"}, {"name": "seconds"}, *hashes],
                 "metrics": [
                     {"name": "harm", "provider": self._job_provider("failed", _FAILED)},
                     {"name": "verdict", **verdict, "provider": self._job_provider("inconclusive", _INCONCLUSIVE)},
@@ -95,6 +117,9 @@ class CanaryCheck(pulumi.ComponentResource):
         """
         model, context = self._model, self._context
         settings = canary_settings(context, fail_if)
+        prometheus = settings.prometheus
+        hashes = ("--canary-hash", "{{args.canary-hash}}", "--live-hash", "{{args.live-hash}}") if prometheus else ()
+        secret = prometheus.authorization if prometheus is not None else None
         pod = PodArgs(
             environment=context.environment,
             name="check",
@@ -103,16 +128,18 @@ class CanaryCheck(pulumi.ComponentResource):
             command=[
                 *("python", "-m", "pipelines.serving.check", "--model", model),
                 *("--bundle", "{{args.bundle}}", "--live", "{{args.live}}"),
+                *hashes,
             ],
             descriptor=context.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
             # Not arguments: an image that was pinned before a setting existed ignores the variable.
             variables=[
-                {"name": SETTINGS_VARIABLE, "value": settings.model_dump_json()},
+                {"name": SETTINGS_VARIABLE, "value": settings.to_variable()},
                 {"name": SECONDS_VARIABLE, "value": "{{args.seconds}}"},
                 {"name": "CHECK_PING_URL", "value": context.service_url(service_name(model, "ping"))},
                 {"name": "CHECK_PONG_URL", "value": context.service_url(service_name(model, "pong"))},
+                *([_secret_variable(secret)] if secret is not None else ()),
             ],
             pod={"restartPolicy": "Never"},
         )
@@ -145,4 +172,11 @@ def canary_settings(context: ServingContext, fail_if: Literal["failed", "inconcl
             error_increase=policy.error_increase,
             prediction_shift=policy.prediction_shift,
         ),
+        prometheus=context.environment.config.monitoring.prometheus,
     )
+
+
+def _secret_variable(secret: SecretKey) -> dict[str, Any]:
+    """Return the variable with the header for Prometheus. Without the Secret, the check says so and has no verdict."""
+    reference = {"name": secret.secret, "key": secret.key, "optional": True}
+    return {"name": AUTHORIZATION_VARIABLE, "valueFrom": {"secretKeyRef": reference}}

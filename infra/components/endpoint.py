@@ -18,7 +18,10 @@ from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
 from pipelines.declarations.model import RolloutStep
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
 
-_LIVE, _READY = "/v2/health/live", "/v2/health/ready"  # Open Inference Protocol v2
+_PROTOCOL = "/v2"
+"""Path prefix of the Open Inference Protocol."""
+
+_LIVE, _READY = f"{_PROTOCOL}/health/live", f"{_PROTOCOL}/health/ready"
 _BUSY_PERCENT = 70
 _STANDBY_SECONDS = 600
 
@@ -155,9 +158,12 @@ class Endpoint(pulumi.ComponentResource):
         )
 
     def _path(self) -> str:
-        """Return the path that leads to the endpoint: a shared load balancer without host names needs the model's."""
+        """Return the path that leads to the endpoint: a shared load balancer without host names needs the model's.
+
+        Never to `/metrics`: from one sum of predictions to the next, a caller would learn what others are answered.
+        """
         access = self._context.environment.config.endpoints
-        return f"/v2/models/{self._model}" if access.shared_load_balancer and not access.domain else "/"
+        return f"{_PROTOCOL}/models/{self._model}" if access.shared_load_balancer and not access.domain else _PROTOCOL
 
     def _url(self, status: Any) -> str | None:
         """Return the URL of the endpoint, or None if its load balancer has no address yet."""
@@ -168,6 +174,7 @@ class Endpoint(pulumi.ComponentResource):
 
     def _rollout(self, after: list[pulumi.Input[pulumi.Resource]]) -> k8s.apiextensions.CustomResource:
         context, bundle = self._context, self._bundle
+        by_release = context.environment.config.monitoring.prometheus is not None
         serving = context.model.serving
         pod_labels = labels(context.environment, self._workload, context.model)
         # A label holds 63 characters; a SHA-256 digest has 64.
@@ -211,7 +218,10 @@ class Endpoint(pulumi.ComponentResource):
                         "maxUnavailable": 0,
                         # The previous release stays up for a while, so a rollback needs no new pods.
                         "scaleDownDelaySeconds": _STANDBY_SECONDS,
-                        "steps": steps_of(serving.rollout, lambda seconds: analysis_step(self._model, bundle, seconds)),
+                        "steps": steps_of(
+                            serving.rollout,
+                            lambda seconds: analysis_step(self._model, bundle, seconds, by_release=by_release),
+                        ),
                     }
                 },
             },

@@ -58,6 +58,26 @@ def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     ]
 
 
+def delete_from_prefix(bucket: Bucket, *prefixes: str) -> Statements:
+    """Allow deleting objects under key prefixes. Their former versions stay, because the bucket keeps versions."""
+    resources = [f"{bucket.arn}/{prefix}*" for prefix in prefixes]
+    return [{"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": resources}]
+
+
+def read_manifests(registry: Bucket) -> Statements:
+    """Allow reading the manifests of all bundles in a registry, but none of their other files."""
+    return [
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{registry.arn}/bundles/*/bundle.json"]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket"],
+            "Resource": [registry.arn],
+            "Condition": {"StringLike": {"s3:prefix": ["bundles/*"]}},
+        },
+        *_use_key(registry, _READ),
+    ]
+
+
 def add_to_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     """Allow writing new objects under key prefixes, but neither reading nor replacing any.
 
@@ -142,6 +162,11 @@ def read_table(environment: Environment, table: str) -> Statements:
 def commit_table(environment: Environment, table: str) -> Statements:
     """Allow looking up a table in the Glue catalog and committing a new version."""
     return _glue(environment, table, "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
+
+
+def make_and_commit_table(environment: Environment, table: str) -> Statements:
+    """Allow what `commit_table` allows, and making that table in the Glue catalog."""
+    return _glue(environment, table, "glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
 
 
 def _glue(environment: Environment, table: str, *actions: str) -> Statements:

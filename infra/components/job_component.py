@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,8 @@ class JobArgs:
         schedule: cron expression in UTC; None to run on request only.
         model: the model that the job belongs to; None if all models share it.
         final_exit_code: exit code after which a run is not tried again; None to try again after every failure.
+        variables: environment variables (`EnvVar`) to add.
+        egress: egress rules of the network policy to add.
     """
 
     context: JobContext
@@ -66,6 +68,8 @@ class JobArgs:
     schedule: str | None = None
     model: Model | None = None
     final_exit_code: int | None = None
+    variables: Sequence[Mapping[str, Any]] = ()
+    egress: Sequence[Mapping[str, Any]] = ()
 
 
 class JobComponent(pulumi.ComponentResource):
@@ -81,6 +85,7 @@ class JobComponent(pulumi.ComponentResource):
                 namespace=context.namespace,
                 statements=args.statements,
                 model=args.model,
+                egress=args.egress,
             ),
             child,
         )
@@ -94,6 +99,7 @@ class JobComponent(pulumi.ComponentResource):
                 descriptor=context.descriptor,
                 resources=args.resources,
                 scratch=args.scratch,
+                variables=args.variables,
             )
             after_identity = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[workload]))
             _cron_job(args, pod, after_identity)

@@ -9,6 +9,7 @@ import pulumi
 from infra.components.grants import Statements, publish_metrics, read_prefix, read_table, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.monitor_alarms import MonitorAlarmsArgs, monitor_alarms
+from infra.components.spark_server import SparkAccess
 from infra.components.storage import Storage
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import (
@@ -31,11 +32,13 @@ class DataMonitorArgs:
         context: the settings that all jobs share.
         contract: the dataset's contract.
         storage: holds the table, and receives the reports.
+        spark: leads to the Spark server that reads the table; None to read it in the job.
     """
 
     context: JobContext
     contract: Contract
     storage: Storage
+    spark: SparkAccess | None = None
 
 
 class DataMonitor(JobComponent):
@@ -58,6 +61,8 @@ class DataMonitor(JobComponent):
             scratch="1Gi",
             deadline_seconds=_DEADLINE_SECONDS,
             schedule=monitor_schedule(dataset, args.contract.service_levels),
+            variables=args.spark.variables if args.spark is not None else (),
+            egress=args.spark.egress if args.spark is not None else (),
         )
         super().__init__("mlops:monitoring:DataMonitor", dataset, job, opts)
         if args.context.image is not None:

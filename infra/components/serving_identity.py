@@ -7,16 +7,19 @@ identities of every declared model exist from the first `up` on, before a releas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 
 from infra.components.grants import read_prefix, write_prefix
 from infra.components.labels import selector
 from infra.components.registry import Registry
-from infra.components.serving import PORT
+from infra.components.serving import PORT, SERVICE_PORT
 from infra.components.storage import Storage
-from infra.components.workload import Workload, WorkloadArgs
+from infra.components.workload import Workload, WorkloadArgs, egress_anywhere
 from infra.scopes import Environment
+from pipelines.declarations.environment import PORT_OF_HTTPS, Prometheus
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import check_name, serving_name
 
@@ -57,6 +60,8 @@ class ServingIdentity(pulumi.ComponentResource):
         # An ALB with IP targets connects from its own addresses in its subnets.
         load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs]
         port = {"protocol": "TCP", "port": PORT}
+        prometheus = environment.config.monitoring.prometheus
+        scraper = (prometheus.scraper_namespace or prometheus.service_namespace) if prometheus is not None else None
         server = Workload(
             serving,
             WorkloadArgs(
@@ -69,7 +74,11 @@ class ServingIdentity(pulumi.ComponentResource):
                 model=model,
                 ingress=[
                     {
-                        "from": [*load_balancers, {"podSelector": {"matchLabels": selector(check)}}],
+                        "from": [
+                            *load_balancers,
+                            {"podSelector": {"matchLabels": selector(check)}},
+                            *([_all_pods_of(scraper)] if scraper is not None else ()),
+                        ],
                         "ports": [port],
                     }
                 ],
@@ -83,7 +92,10 @@ class ServingIdentity(pulumi.ComponentResource):
                 namespace=args.namespace,
                 statements=read_prefix(args.registry.bucket, f"bundles/{model.name}/"),
                 model=model,
-                egress=[{"to": [{"podSelector": {"matchLabels": selector(serving)}}], "ports": [port]}],
+                egress=[
+                    {"to": [{"podSelector": {"matchLabels": selector(serving)}}], "ports": [port]},
+                    *prometheus_egress(prometheus),
+                ],
             ),
             self._child(canary),
         )
@@ -92,3 +104,20 @@ class ServingIdentity(pulumi.ComponentResource):
 
     def _child(self, former_parent: pulumi.Output[str]) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, aliases=[pulumi.Alias(parent=former_parent)])
+
+
+def prometheus_egress(prometheus: Prometheus | None) -> list[dict[str, Any]]:
+    """Return the egress rules of a check that reads Prometheus. HTTPS may go anywhere already."""
+    if prometheus is None:
+        return []
+    url = urlsplit(prometheus.url)
+    port = url.port or (PORT_OF_HTTPS if url.scheme == "https" else SERVICE_PORT)
+    if prometheus.service_namespace is not None:
+        # The policy sees the pod behind the Service.
+        ports = [{"protocol": "TCP", "port": prometheus.pod_port or port}]
+        return [{"to": [_all_pods_of(prometheus.service_namespace)], "ports": ports}]
+    return [] if port == PORT_OF_HTTPS else [egress_anywhere(port)]
+
+
+def _all_pods_of(namespace: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}

@@ -128,6 +128,12 @@ def _trust_policy(environment: Environment, service_account: str) -> dict[str, A
     }
 
 
+def egress_anywhere(port: int) -> dict[str, Any]:
+    """Return an egress rule to a port of every address but the node's own services."""
+    peers = [{"ipBlock": {"cidr": every, "except": list(node)}} for every, node in _NODE_SERVICES]
+    return {"to": peers, "ports": [{"protocol": "TCP", "port": port}]}
+
+
 def _egress(dns_cidrs: Sequence[str]) -> list[dict[str, Any]]:
     """Return the peers that every workload may reach: DNS, AWS and the Pod Identity agent, by IPv4 and IPv6.
 
@@ -135,7 +141,6 @@ def _egress(dns_cidrs: Sequence[str]) -> list[dict[str, Any]]:
         dns_cidrs: ranges of DNS servers that are not pods of the cluster.
     """
     dns = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
-    https = [{"protocol": "TCP", "port": PORT_OF_HTTPS}]
     in_cluster = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
@@ -143,7 +148,7 @@ def _egress(dns_cidrs: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {"to": [in_cluster, *({"ipBlock": {"cidr": cidr}} for cidr in dns_cidrs)], "ports": dns},
         # The addresses of AWS APIs are not known in advance, so HTTPS may go anywhere except to the node's services.
-        {"to": [{"ipBlock": {"cidr": every, "except": list(node)}} for every, node in _NODE_SERVICES], "ports": https},
+        egress_anywhere(PORT_OF_HTTPS),
         {
             "to": [{"ipBlock": {"cidr": agent}} for agent in _POD_IDENTITY_AGENTS],
             "ports": [{"protocol": "TCP", "port": 80}],

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from laptop.cluster.admission_control import admit
 from laptop.cluster.analysis_metrics import (
     ENDED,
     add_measurement,
-    dry_run_metrics,
     is_terminating,
     metric_phase,
     run_phase,
@@ -20,10 +17,19 @@ from laptop.cluster.analysis_metrics import (
     violation,
     wanted_count,
 )
+from laptop.cluster.analysis_validation import (
+    AnalysisError,
+    dry_run_metrics,
+    resolved,
+    run_dry_rules,
+    run_metrics,
+    step_arguments,
+    why_run_invalid,
+)
 from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
 from laptop.cluster.defaults import with_defaults
-from laptop.cluster.durations import seconds_of
+from laptop.cluster.durations import duration_seconds
 from laptop.cluster.event_log import record
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, JOB, ROLLOUT
 from laptop.cluster.objects import (
@@ -38,8 +44,8 @@ from laptop.cluster.objects import (
 )
 from laptop.cluster.refusals import StatusError
 from laptop.cluster.replica_sets import ROLLOUT_HASH
+from laptop.cluster.rollout_validation import template_names
 
-_ARGUMENT = re.compile(r"\{\{\s*args\.([\w-]+)\s*\}\}")
 _ERROR_RETRY = 10.0  # seconds until a measurement that could not be taken is taken again, Argo's default
 _MEASUREMENTS_KEPT = 10  # for each metric, Argo's default
 _LONGEST_NAME = 63  # characters, because the name of a Job becomes a label of its pods
@@ -48,19 +54,6 @@ _LONGEST_NAME = 63  # characters, because the name of a Job becomes a label of i
 def is_ended(run: Object) -> bool:
     """Return whether an AnalysisRun has ended."""
     return (run.get("status") or {}).get("phase") in ENDED
-
-
-def step_arguments(templates: Sequence[Object], given: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the arguments of templates, with the values of a step instead of the templates' own."""
-    found: dict[str, str | None] = {}
-    for template in templates:
-        found |= {item["name"]: item.get("value") for item in template["spec"].get("args") or ()}
-    return found | {name: value for name, value in given.items() if name in found}
-
-
-def missing_argument(arguments: Mapping[str, str | None]) -> str:
-    """Return the name of the first argument without a value, or ""."""
-    return next((name for name, value in arguments.items() if value is None), "")
 
 
 def start_analysis(
@@ -74,7 +67,7 @@ def start_analysis(
 ) -> Object:
     """Create the AnalysisRun of a step whose templates exist, and return it."""
     namespace = namespace_of(rollout)
-    templates = [store.get(ANALYSIS_TEMPLATE, namespace, item["templateName"]) for item in step["templates"]]
+    templates = [store.get(ANALYSIS_TEMPLATE, namespace, template) for template in template_names(step)]
     given = {item["name"]: _argument(item, rollout, new_hash, stable_hash) for item in step.get("args") or ()}
     arguments = step_arguments(templates, given)
     name = base = f"{name_of(rollout)}-{new_hash}-{revision}-{index}"
@@ -86,13 +79,9 @@ def start_analysis(
     labels |= rollout["spec"]["selector"].get("matchLabels") or {}
     spec: dict[str, Any] = {
         "args": [{"name": key, **({"value": value} if value is not None else {})} for key, value in arguments.items()],
-        "metrics": [metric for template in templates for metric in template["spec"]["metrics"]],
+        "metrics": run_metrics(templates),
     }
-    dry = [
-        *(step.get("dryRun") or ()),
-        *(rule for template in templates for rule in template["spec"].get("dryRun") or ()),
-    ]
-    if dry:
+    if dry := run_dry_rules(templates, step):
         spec["dryRun"] = dry
     metadata = {
         "name": name,
@@ -140,26 +129,34 @@ class Analyses(Controller):
         if is_deleting(obj) or is_ended(obj):
             return None
         arguments = {item["name"]: item.get("value") for item in obj["spec"].get("args") or ()}
-        if missing := missing_argument(arguments):
-            message = f"Unable to resolve metric arguments: failed to resolve {{{{args.{missing}}}}}"
-            self._write(obj, {"phase": "Error", "message": message})
+        try:
+            metrics = [resolved(metric, arguments) for metric in obj["spec"]["metrics"]]
+        except AnalysisError as error:
+            self._refuse(obj, f"Unable to resolve metric arguments: {error}")
+            return None
+        spec = obj["spec"] | {"metrics": metrics}
+        if problem := why_run_invalid(spec):
+            self._refuse(obj, f"Analysis spec invalid: {problem}")
             return None
         results = {item["name"]: dict(item) for item in (obj.get("status") or {}).get("metricResults") or ()}
-        dry = dry_run_metrics(obj["spec"])
-        terminating = is_terminating(obj["spec"], list(results.values()))
+        dry = dry_run_metrics(spec)
+        terminating = is_terminating(spec, list(results.values()))
         waits: list[float] = []
-        for metric in obj["spec"]["metrics"]:
+        for metric in metrics:
             name = metric["name"]
             result, wait = self._measure(obj, metric, results.get(name), terminating=terminating)
             if result is not None:
                 results[name] = result | ({"dryRun": True} if name in dry else {})
             if wait is not None:
                 waits.append(wait)
-        self._assess(obj, results)
+        self._assess(obj, spec, results)
         return min(waits, default=None)
 
-    def _assess(self, obj: Object, results: dict[str, dict[str, Any]]) -> None:
-        spec = obj["spec"]
+    def _refuse(self, obj: Object, message: str) -> None:
+        """End a run that Argo does not measure."""
+        self._write(obj, {"phase": "Error", "message": message})
+
+    def _assess(self, obj: Object, spec: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
         terminating = is_terminating(spec, list(results.values()))
         for metric in spec["metrics"]:
             result = results.get(metric["name"])
@@ -216,7 +213,7 @@ class Analyses(Controller):
             self._end(last) if terminating else self._read(obj, last)
             if last["phase"] != "Running":
                 result = add_measurement(result, last)
-                scaled = seconds_of(metric.get("interval", 0)) * self._time_scale
+                scaled = duration_seconds(metric.get("interval") or "0") * self._time_scale
                 self._next[key] = clock + (_ERROR_RETRY * self._time_scale if last["phase"] == "Error" else scaled)
             result = {**result, "measurements": measurements[-_MEASUREMENTS_KEPT:]}
             return result, 0.0 if last["phase"] != "Running" else None
@@ -225,7 +222,7 @@ class Analyses(Controller):
         wanted = wanted_count(metric)
         if measurements and wanted is not None and (result or {}).get("count", 0) >= wanted:
             return result, None
-        delay = seconds_of(metric.get("initialDelay", 0)) * self._time_scale
+        delay = duration_seconds(metric.get("initialDelay") or "0") * self._time_scale
         at = self._next.setdefault(key, clock + delay)
         if at > clock:
             return result, at - clock
@@ -237,8 +234,7 @@ class Analyses(Controller):
         return {**result, "measurements": [*measurements, asked][-_MEASUREMENTS_KEPT:]}, None
 
     def _ask(self, obj: Object, metric: dict[str, Any], number: int) -> dict[str, Any]:
-        arguments = {item["name"]: str(item["value"]) for item in obj["spec"].get("args") or ()}
-        job = _filled(metric["provider"]["job"], arguments)
+        job = metric["provider"]["job"]
         name = _job_name(uid_of(obj), metric["name"], number)
         given = job.get("metadata") or {}
         manifest = {
@@ -295,14 +291,3 @@ def _set_text(target: dict[str, Any], key: str, text: str) -> None:
     target.pop(key, None)
     if text:
         target[key] = text
-
-
-def _filled(value: Any, arguments: dict[str, str]) -> Any:
-    """Return a copy of a JSON value with `{{args.x}}` replaced in every string. Unknown arguments are unchanged."""
-    if isinstance(value, str):
-        return _ARGUMENT.sub(lambda match: arguments.get(match[1], match[0]), value)
-    if isinstance(value, list):
-        return [_filled(item, arguments) for item in value]
-    if isinstance(value, dict):
-        return {key: _filled(item, arguments) for key, item in value.items()}
-    return json.loads(json.dumps(value))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from laptop.cluster.analysis_validation import dry_run_metrics
 
 Metric = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -19,12 +20,6 @@ def wanted_count(metric: Metric) -> int | None:
     if metric.get("count"):
         return int(metric["count"])
     return None if metric.get("interval") else 1
-
-
-def dry_run_metrics(spec: Mapping[str, Any]) -> set[str]:
-    """Return the names of the metrics that cannot fail the run."""
-    rules = [re.compile(rule["metricName"]) for rule in spec.get("dryRun") or ()]
-    return {metric["name"] for metric in spec["metrics"] if any(rule.search(metric["name"]) for rule in rules)}
 
 
 def add_measurement(result: Result, measurement: Mapping[str, Any]) -> dict[str, Any]:

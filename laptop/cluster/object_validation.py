@@ -74,7 +74,9 @@ _SAYS_NAME_PART = (
     "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
     "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
-_NOT_NEGATIVE = "must be greater than or equal to 0"
+NOT_NEGATIVE = "must be greater than or equal to 0"
+"""Detail of a problem with a negative number."""
+
 _PORT_RANGE = "must be between 1 and 65535, inclusive"
 _FINALIZERS = ("foregroundDeletion", "kubernetes", "orphan")
 _FREE_NAMES = (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)  # path segments, such as `system:node`
@@ -219,7 +221,7 @@ def _data_keys(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
 def _deployment(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     yield from _negative(spec, "spec", ("replicas", "minReadySeconds", "revisionHistoryLimit"))
-    yield from _selected_template(spec, "Always")
+    yield from selected_template_problems(spec, "Always")
     type_ = (spec.get("strategy") or {}).get("type")
     if type_ not in ("RollingUpdate", "Recreate"):
         yield _unsupported("spec.strategy", type_, ("Recreate", "RollingUpdate"))
@@ -238,10 +240,16 @@ def _deployment(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
 def _replica_set(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     yield from _negative(spec, "spec", ("replicas", "minReadySeconds"))
-    yield from _selected_template(spec, "Always")
+    yield from selected_template_problems(spec, "Always")
 
 
-def _selected_template(spec: Mapping[str, Any], policy: str) -> Iterator[FieldProblem]:
+def selected_template_problems(spec: Mapping[str, Any], policy: str) -> Iterator[FieldProblem]:
+    """Yield the problems of a pod template and of the selector of its pods.
+
+    Args:
+        spec: `spec` of what makes the pods, with defaults.
+        policy: restart policy that the pods must have.
+    """
     selector, template = spec.get("selector"), spec.get("template") or {}
     labels = (template.get("metadata") or {}).get("labels") or {}
     if selector is None:
@@ -251,8 +259,9 @@ def _selected_template(spec: Mapping[str, Any], policy: str) -> Iterator[FieldPr
         if not (selector.get("matchLabels") or selector.get("matchExpressions")):
             yield FieldProblem(INVALID, "spec.selector", selector, "empty selector is invalid for deployment")
     if not labels or selector is None or not matches(selector, labels):
+        shown = dict(sorted(labels.items()))  # as Go writes maps
         yield FieldProblem(
-            INVALID, "spec.template.metadata.labels", labels, "`selector` does not match template `labels`"
+            INVALID, "spec.template.metadata.labels", shown, "`selector` does not match template `labels`"
         )
     yield from _template(template, "spec.template")
     found = (template.get("spec") or {}).get("restartPolicy")
@@ -428,7 +437,7 @@ def _disruption_budget(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     for name in ("minAvailable", "maxUnavailable"):
         value = spec.get(name)
         if isinstance(value, int) and value < 0:
-            yield FieldProblem(INVALID, f"spec.{name}", value, _NOT_NEGATIVE)
+            yield FieldProblem(INVALID, f"spec.{name}", value, NOT_NEGATIVE)
         elif isinstance(value, str) and not re.fullmatch(r"\d+%", value):
             says = "a valid percent string must be a numeric string followed by an ending '%'"
             yield FieldProblem(
@@ -704,7 +713,7 @@ def _negative(spec: Mapping[str, Any], path: str, names: Iterable[str]) -> Itera
     for name in names:
         value = spec.get(name)
         if isinstance(value, int) and value < 0:
-            yield FieldProblem(INVALID, f"{path}.{name}", value, _NOT_NEGATIVE)
+            yield FieldProblem(INVALID, f"{path}.{name}", value, NOT_NEGATIVE)
 
 
 def _port(value: Any, path: str) -> Iterator[FieldProblem]:
@@ -728,7 +737,7 @@ def _protocol(value: Any, path: str) -> Iterator[FieldProblem]:
 
 def _quantity(value: Any, path: str) -> Iterator[FieldProblem]:
     if str(value).startswith("-"):
-        yield FieldProblem(INVALID, path, str(value), _NOT_NEGATIVE)
+        yield FieldProblem(INVALID, path, str(value), NOT_NEGATIVE)
 
 
 def is_quantity(value: Any) -> bool:

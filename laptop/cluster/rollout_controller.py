@@ -31,7 +31,7 @@ from laptop.cluster.canary_steps import (
 )
 from laptop.cluster.conditions import condition_of, is_true, remove_condition, set_timed_condition
 from laptop.cluster.controller import Controller
-from laptop.cluster.durations import seconds_of
+from laptop.cluster.durations import pause_seconds
 from laptop.cluster.event_log import record
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, INGRESS, POD, REPLICA_SET, ROLLOUT, SERVICE
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now, uid_of
@@ -620,7 +620,7 @@ class _Reconciliation:
             return None
         since = datetime.fromisoformat(pause["startTime"])
         key = f"pause {self._status.get('currentStepIndex')} {pause['startTime']}"
-        return self._timers.left(key, seconds_of(duration) * self._time_scale, since)
+        return self._timers.left(key, pause_seconds(duration) * self._time_scale, since)
 
     # Services and traffic
 

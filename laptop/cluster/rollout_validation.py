@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from laptop.cluster.analysis import missing_argument, step_arguments
-from laptop.cluster.kinds import ANALYSIS_TEMPLATE, INGRESS, SERVICE, Kind
+from laptop.cluster.analysis_validation import (
+    AnalysisError,
+    int_value,
+    missing_argument,
+    run_dry_rules,
+    run_metrics,
+    step_arguments,
+    why_template_invalid,
+)
+from laptop.cluster.defaults import with_defaults
+from laptop.cluster.durations import pause_seconds
+from laptop.cluster.kinds import ANALYSIS_TEMPLATE, INGRESS, REPLICA_SET, SERVICE, Kind
+from laptop.cluster.object_validation import NOT_NEGATIVE, selected_template_problems
 from laptop.cluster.objects import Object, name_of
+from laptop.cluster.refusals import INVALID, FieldProblem
 from laptop.cluster.replica_sets import ROLLOUT_HASH
 
 MANAGED_BY = "argo-rollouts.argoproj.io/managed-by-rollouts"
 """Annotation of a Service with the rollout that changes its selector."""
 
 _CANARY = "spec.strategy.canary"
+_INGRESS = f"{_CANARY}.trafficRouting.alb.ingress"
+_FULL = 100  # weight of all traffic
+_PROGRESS_DEADLINE = 600  # seconds, Argo's default
+_SURGE = _UNAVAILABLE = "25%"  # Argo's defaults
+_METADATA_FIELD = re.compile(r"metadata\.(name|namespace|uid|annotations|labels|(annotations|labels)\['[^']+'\])")
 
 
 class Find(Protocol):
@@ -25,10 +43,16 @@ class Find(Protocol):
 
 
 def why_invalid(rollout: Object, find: Find) -> str:
-    """Return the message of the condition `InvalidSpec`, or "" if the rollout is valid."""
+    """Return the message of the condition `InvalidSpec`, or "" if the rollout is valid.
+
+    Argo reports one problem: first those of the specification, then names of objects that do not exist, then objects
+    that do not fit.
+    """
     canary: Mapping[str, Any] = rollout["spec"]["strategy"]["canary"]
     for problems in (
         _spec(rollout["spec"]),
+        _canary(rollout, canary),
+        _missing_objects(canary, find),
         _services(rollout, find),
         _templates(canary, find),
         _ingress(canary, find),
@@ -42,23 +66,46 @@ def named_objects(rollout: Object) -> set[tuple[Kind, str]]:
     """Return the kinds and names of the objects that a rollout names."""
     canary = rollout["spec"]["strategy"]["canary"]
     found = {(SERVICE, name) for _, name in _named_services(canary)}
-    if alb := (canary.get("trafficRouting") or {}).get("alb"):
-        found.add((INGRESS, alb["ingress"]))
+    found.add((INGRESS, canary["trafficRouting"]["alb"]["ingress"]))
     found |= {(ANALYSIS_TEMPLATE, name) for _, name, _ in _named_templates(canary)}
     return found
 
 
 def _spec(spec: Mapping[str, Any]) -> Iterator[str]:
-    deadline, ready = int(spec.get("progressDeadlineSeconds") or 600), int(spec.get("minReadySeconds") or 0)
+    yield from _negative(spec, "replicas")
+    pods = {"metadata": {}, "spec": {"selector": spec["selector"], "template": spec["template"]}}
+    pods = with_defaults(REPLICA_SET, pods)["spec"]
+    yield from map(str, selected_template_problems(pods, "Always"))
+    for field in ("minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
+        yield from _negative(spec, field)
+    deadline, ready = spec.get("progressDeadlineSeconds"), int(spec.get("minReadySeconds") or 0)
+    deadline = _PROGRESS_DEADLINE if deadline is None else int(deadline)
     if deadline <= ready:
         yield f"spec.progressDeadlineSeconds: Invalid value: {deadline}: must be greater than minReadySeconds"
-    canary = spec["strategy"]["canary"]
+
+
+def _negative(spec: Mapping[str, Any], field: str) -> Iterator[str]:
+    if int(spec.get(field) or 0) < 0:
+        yield str(FieldProblem(INVALID, f"spec.{field}", spec[field], NOT_NEGATIVE))
+
+
+def _canary(rollout: Object, canary: Mapping[str, Any]) -> Iterator[str]:
+    surge, unavailable = canary.get("maxSurge", _SURGE), canary.get("maxUnavailable", _UNAVAILABLE)
+    if not _amount(surge) and not _amount(unavailable):
+        says = "MaxSurge and MaxUnavailable both can not be zero"
+        yield str(FieldProblem(INVALID, "spec.strategy.maxSurge", surge, says))
     if canary.get("stableService") and canary.get("stableService") == canary.get("canaryService"):
         yield (
             f'spec.strategy.stableService: Invalid value: "{canary["stableService"]}": This rollout uses the same '
             "service for the stable and canary services, but two different services are required."
         )
-    pair = canary.get("pingPong")
+    pair: Mapping[str, Any] = canary.get("pingPong") or {}
+    for name in ("pingService", "pongService") if pair else ():
+        if not pair[name]:
+            yield (
+                f'spec.strategy.pingPong.{name}: Invalid value: "": Ping service and Pong service must to be set to '
+                "use Ping-Pong feature"
+            )
     if pair and pair["pingService"] == pair["pongService"]:
         yield (
             f'spec.strategy.pingPong.pingService: Invalid value: "{pair["pingService"]}": This rollout uses the same '
@@ -80,6 +127,50 @@ def _spec(spec: Mapping[str, Any]) -> Iterator[str]:
             "spec.strategy.dynamicStableScale: Invalid value: true: Canary dynamicStableScale cannot be used with "
             "scaleDownDelaySeconds"
         )
+    for index, step in enumerate(canary.get("steps") or ()):
+        yield from (f"spec.strategy.steps[{index}]{problem}" for problem in _step(rollout, step))
+
+
+def _amount(value: int | str) -> int:
+    return int_value(value.removesuffix("%") if isinstance(value, str) else value)
+
+
+def _step(rollout: Object, step: Mapping[str, Any]) -> Iterator[str]:
+    given = {key: step.get(key) is not None for key in ("experiment", "pause", "setWeight", "analysis")}
+    says = "Step must have one of the following set: experiment, setWeight, setCanaryScale, plugin or pause"
+    if sum(given.values()) > 1:
+        yield f': Invalid value: "{_shown(given)}": {says}'
+    if not any(given.values()) and step.get("setCanaryScale") is None:
+        lacking = dict.fromkeys((*given, "setCanaryScale", "setHeaderRoute", "setMirrorRoute", "plugin"), True)
+        yield f': Invalid value: "{_shown(lacking)}": {says}'
+    weight = step.get("setWeight")
+    if weight is not None and not 0 <= weight <= _FULL:
+        yield f".setWeight: Invalid value: {weight}: SetWeight needs to be between 0 and {_FULL}"
+    seconds = pause_seconds((step.get("pause") or {}).get("duration"))
+    if seconds < 0:
+        yield f".pause.duration: Invalid value: {seconds}: Duration needs to be greater than 0"
+    arguments = (step.get("analysis") or {}).get("args") or ()
+    for argument in arguments:
+        path = ((argument.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath", "")
+        if path.startswith("metadata") and not _METADATA_FIELD.fullmatch(path):
+            says = "Analyses arguments must refer to valid object metadata supported by downwardAPI"
+            yield f".analyses: {FieldProblem(INVALID, '', arguments, says).message}"
+
+
+def _shown(flags: Mapping[str, bool]) -> str:
+    return " ".join(f"step.{key[0].upper()}{key[1:]}: {str(flag).lower()}" for key, flag in flags.items())
+
+
+def _missing_objects(canary: Mapping[str, Any], find: Find) -> Iterator[str]:
+    for path, name in _named_services(canary):
+        if find(SERVICE, name) is None:
+            yield f'{path}: Invalid value: "{name}": service "{name}" not found'
+    for path, name, _ in _named_templates(canary):
+        if find(ANALYSIS_TEMPLATE, name) is None:
+            yield f"{path}: Invalid value: \"{name}\": AnalysisTemplate '{name}' not found"
+    name = canary["trafficRouting"]["alb"]["ingress"]
+    if find(INGRESS, name) is None:
+        yield f'{_INGRESS}: Invalid value: "{name}": ingress.networking.k8s.io "{name}" not found'
 
 
 def _named_services(canary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -96,13 +187,8 @@ def _named_services(canary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _services(rollout: Object, find: Find) -> Iterator[str]:
     labels = (rollout["spec"]["template"].get("metadata") or {}).get("labels") or {}
-    services = [
-        (path, name, find(SERVICE, name)) for path, name in _named_services(rollout["spec"]["strategy"]["canary"])
-    ]
-    for path, name, service in services:
-        if service is None:
-            yield f'{path}: Invalid value: "{name}": service "{name}" not found'
-    for path, name, service in services:
+    for path, name in _named_services(rollout["spec"]["strategy"]["canary"]):
+        service = find(SERVICE, name)
         assert service is not None
         for key, value in sorted((service["spec"].get("selector") or {}).items()):
             if key != ROLLOUT_HASH and labels.get(key) != value:
@@ -113,43 +199,46 @@ def _services(rollout: Object, find: Find) -> Iterator[str]:
 
 
 def _named_templates(canary: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for path, analysis in _analyses(canary):
+        for reference in analysis.get("templates") or ():
+            yield path, reference["templateName"], analysis
+
+
+def _analyses(canary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for index, step in enumerate(canary.get("steps") or ()):
-        for reference in (step.get("analysis") or {}).get("templates") or ():
-            path = f"{_CANARY}.steps[{index}].analysis.templates"
-            yield path, reference["templateName"], step["analysis"]
+        if step.get("analysis") is not None:
+            yield f"{_CANARY}.steps[{index}].analysis.templates", step["analysis"]
 
 
 def _templates(canary: Mapping[str, Any], find: Find) -> Iterator[str]:
-    for path, name, _ in _named_templates(canary):
-        if find(ANALYSIS_TEMPLATE, name) is None:
-            yield f"{path}: Invalid value: \"{name}\": AnalysisTemplate '{name}' not found"
-    for path, name, analysis in _named_templates(canary):
-        template = find(ANALYSIS_TEMPLATE, name)
-        assert template is not None
-        names = " ".join(reference["templateName"] for reference in analysis["templates"])
+    for path, analysis in _analyses(canary):
+        names = template_names(analysis)
+        templates = [found for name in names if (found := find(ANALYSIS_TEMPLATE, name)) is not None]
         given = {item["name"]: "" for item in analysis.get("args") or ()}
-        if missing := missing_argument(step_arguments([template], given)):
-            yield f'{path}: Invalid value: "templateNames: [{names}]": args.{missing} was not resolved'
-        for metric in template["spec"]["metrics"]:
-            if metric.get("interval") and not metric.get("count"):
-                yield (
-                    f'{path}: Invalid value: "{name}": AnalysisTemplate {name} has metric {metric["name"]} which runs '
-                    "indefinitely. Invalid value for count: <nil>"
-                )
+        try:
+            run_metrics(templates)
+            missing = missing_argument(step_arguments(templates, given))
+            if missing:
+                raise AnalysisError(f"args.{missing} was not resolved")
+            for _, other in _analyses(canary):  # Argo looks at the dry runs of all steps
+                run_dry_rules(templates, other)
+        except AnalysisError as error:
+            yield f'{path}: Invalid value: "templateNames: [{" ".join(names)}]": {error}'
+        for template in templates:
+            if problem := why_template_invalid(template):
+                yield f'{path}: Invalid value: "{name_of(template)}": {problem}'
+
+
+def template_names(analysis: Mapping[str, Any]) -> list[str]:
+    """Return the names of the AnalysisTemplates of a step, each once."""
+    return list(dict.fromkeys(reference["templateName"] for reference in analysis["templates"]))
 
 
 def _ingress(canary: Mapping[str, Any], find: Find) -> Iterator[str]:
-    alb = (canary.get("trafficRouting") or {}).get("alb")
-    if not alb:
-        return
-    path, name = f"{_CANARY}.trafficRouting.alb.ingress", alb["ingress"]
+    name, root = canary["trafficRouting"]["alb"]["ingress"], root_service(canary)
     ingress = find(INGRESS, name)
-    if ingress is None:
-        yield f'{path}: Invalid value: "{name}": ingress.networking.k8s.io "{name}" not found'
-        return
-    root = root_service(canary)
-    if root not in _backends(ingress):
-        yield f'{path}: Invalid value: "{name}": ingress `{name}` has no rules using service {root} backend'
+    if ingress is not None and root not in _backends(ingress):
+        yield f'{_INGRESS}: Invalid value: "{name}": ingress `{name}` has no rules using service {root} backend'
 
 
 def root_service(canary: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from laptop.cluster.certificates import CertificateAuthority
 from laptop.cluster.kinds import INGRESS
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
 from laptop.cluster.routes import PodAddress, WeightedService, addresses_of, targets_of, tls_hosts
+from laptop.cluster.tunnel import serve_tunnel
 
 _log = logging.getLogger(__name__)
 
@@ -226,22 +227,35 @@ class Router:
     async def _serve_proxy(self, request: web.BaseRequest) -> web.StreamResponse:
         """Forward a request for `http://<service>.<namespace>[.svc[.cluster.local]][:port]`, and refuse any other.
 
-        A realistic router also forwards requests for load balancers.
+        CONNECT opens a tunnel to a pod of the Service. A realistic router also forwards requests for load balancers.
         """
-        host, _, port = request.headers.get("Host", "").partition(":")
+        # CONNECT names its destination as the target, and HTTP/1.0 has no Host.
+        authority = request.raw_path if request.method == "CONNECT" else request.headers.get("Host", "")
+        host, _, port = authority.partition(":")
         if host == "127.0.0.1" and request.path.startswith("/laptop/"):
             return self._report(request.path)
         if self._balancers is not None and host.lower().endswith(DOMAIN) and request.method != "CONNECT":
             return await self._serve_balancer(self._balancers, host, request)
         service, _, rest = host.partition(".")
         namespace, _, suffix = rest.partition(".")
-        if request.method == "CONNECT" or not namespace or suffix not in ("", "svc", "svc.cluster.local"):
+        if not namespace or suffix not in ("", "svc", "svc.cluster.local"):
             return _problem(
                 502,
-                f"{host or request.path}: this proxy reaches only Services, by plain HTTP: expected "
+                f"{host or request.path}: this proxy reaches only Services: expected "
                 "http://<service>.<namespace>.svc[:port]",
             )
+        if request.method == "CONNECT":
+            return await self._tunnel(request, namespace, service, int(port or 443))
         return await self._forward(request, namespace, service, int(port or 80), "service")
+
+    async def _tunnel(self, request: web.BaseRequest, namespace: str, service: str, port: int) -> web.StreamResponse:
+        """Connect a client to a ready pod of a Service; unlike requests, connections are not moved to another pod."""
+        for endpoint in self._addresses(namespace, service, port, "service"):
+            try:
+                return await serve_tunnel(request, endpoint.port)
+            except ConnectionRefusedError:
+                continue
+        return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
 
     def _choose(self, uid: str, targets: Sequence[WeightedService]) -> WeightedService:
         """Choose by smooth weighted round robin: of every hundred requests each Service gets exactly its weight."""

@@ -310,6 +310,10 @@ class RolloutScenarios:
                 made.check({"name": "good", "fate": "run"}, {"name": "bad", "fate": "exit-1"}),
                 failed,
             ),
+            checked("analysis-with-limits-that-cannot-be-met", made.check({**undecided, "count": 1}), failed),
+            checked("analysis-with-a-count-and-no-interval", made.check({"count": 2}), failed),
+            checked("analysis-with-an-interval-without-a-unit", made.check({"count": 2, "interval": "1"}), failed),
+            checked("dry-run-rule-matches-no-metric", made.check(dry="other"), failed),
             checked("analysis-without-traffic", made.check(), self._done("v2"), plan=[_ANALYSIS, {"setWeight": 50}]),
             checked(
                 "abort-ends-the-analysis",
@@ -466,6 +470,9 @@ class RolloutScenarios:
         made = self._manifests
         services = [create(Service, service) for service in made.services()]
         plan: list[Object] = [{"analysis": {"templates": [{"templateName": "other"}]}}]
+        unknown = made.check()
+        unknown["spec"]["args"] = []
+        strangers: Object = {"selector": {"matchLabels": {"stranger": "yes"}}}
         return [
             self._scenario("service-is-missing", self._deploy("v1"), invalid, stage={"services": False}),
             self._scenario("service-comes-late", self._deploy("v1"), invalid, services, self._done("v1"),
@@ -476,6 +483,18 @@ class RolloutScenarios:
             self._scenario("one-service-for-both", self._deploy("v1", canaryService=STABLE), invalid),
             self._scenario("argument-is-missing", self._deploy("v1", [{"analysis": {
                 "templates": [{"templateName": CHECK}]}}]), invalid),
+            self._scenario("placeholder-without-an-argument", self._deploy("v1", _CHECKED), invalid,
+                           stage={"check": unknown}),
+            self._scenario("two-metrics-with-one-name", self._deploy("v1", _CHECKED), invalid,
+                           stage={"check": made.check({}, {})}),
+            self._scenario("metric-without-an-end", self._deploy("v1", _CHECKED), invalid,
+                           stage={"check": made.check({"interval": "1s"})}),
+            self._scenario("step-that-does-two-things", self._deploy("v1", [{"setWeight": 10, "pause": {}}]), invalid),
+            self._scenario("step-that-does-nothing", self._deploy("v1", [{"setWeight": 10}, {}]), invalid),
+            self._scenario("weight-above-all-traffic", self._deploy("v1", [{"setWeight": 101}]), invalid),
+            self._scenario("pause-without-a-duration", self._deploy("v1", [{"pause": {"duration": "soon"}}]), invalid),
+            self._scenario("no-surge-and-none-unavailable", self._deploy("v1", maxSurge=0, maxUnavailable=0), invalid),
+            self._scenario("selector-of-other-pods", self._deploy("v1", spec=strangers), invalid),
         ]  # fmt: skip
 
 

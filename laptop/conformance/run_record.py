@@ -17,6 +17,7 @@ import pytest
 from laptop.conformance.engines import ENGINES, EngineMissing, find
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "build" / "conformance.json"
@@ -209,14 +210,16 @@ def table(record: dict[str, Any]) -> str:
         )
     lines = ["| engine | version | date | what it ran |", "|---|---|---|---|"]
     for name, facts in record["engines"].items():
-        ran = f"{facts['passed']} tests: {'; '.join(facts['ran'])}" if facts["ran"] else "nothing yet"
+        subjects = ", ".join(subject.partition(":")[0] for subject in facts["ran"])
+        ran = f"{counted(facts['passed'], 'test')}: {subjects}" if facts["ran"] else "nothing yet"
         lines.append(f"| {name} | {facts['version'] or '-'} | {record['date']} | {ran} |")
+    tests = record["tests"]
+    passed = sum(test["ending"] == "passed" for test in tests)
+    minutes = counted(round(record["seconds"] / 60), "minute")
+    lines += ["", f"{passed} of {len(tests)} tests passed, in {minutes}; none failed."]
     if repeated := record.get("repeated"):
         names = ", ".join(f"`{test.rpartition('::')[2]}`" for test in repeated)
-        lines += [
-            "",
-            f"Of the {len(record['tests'])} tests, these failed once and passed when they were run again: {names}.",
-        ]
+        lines.append(f"These failed once and passed when they were run again: {names}.")
     return "\n".join(lines)
 
 

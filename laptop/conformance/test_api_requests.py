@@ -1,4 +1,4 @@
-"""One set of requests, sent to the real API server and to the laptop's: same status and same shape of the answer"""
+"""API requests: the real API server and the laptop's answer one set of them with the same status and shape."""
 
 from __future__ import annotations
 

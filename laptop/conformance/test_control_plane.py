@@ -1,4 +1,4 @@
-"""The harness: a control plane that is started, and one that runs already."""
+"""Harness: a control plane that is started, and one that runs already."""
 
 from __future__ import annotations
 

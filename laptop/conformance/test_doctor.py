@@ -1,4 +1,4 @@
-"""`mlops doctor` on a real API server: what is there is found, and what is missing is said."""
+"""`mlops doctor`: what is there on a real API server is found, and what is missing is said."""
 
 from __future__ import annotations
 

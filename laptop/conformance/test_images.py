@@ -1,4 +1,4 @@
-"""Both Dockerfiles built and run by a container engine: ingest, train, serve."""
+"""Images: both Dockerfiles, built and run by a container engine: ingest, train, serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laptop's Pulumi engine against Pulumi's: the same steps and the same state for edits of a program."""
+"""Edits of a program: the laptop's engine and Pulumi's take the same steps to the same state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulumi's own Kubernetes provider on the laptop's cluster: create, update, replace, delete every kind"""
+"""Kubernetes provider: Pulumi's own creates, updates, replaces and deletes every kind on the laptop's cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference stacks by the laptop's Pulumi engine and by Pulumi's: the same resources and steps."""
+"""Reference stacks: the laptop's engine and Pulumi's make the same resources by the same steps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Bootstrap, dev, staging and prod with two models, by the real CLI: up, unchanged, change, destroy, by each role."""
+"""Stacks: bootstrap, dev, staging and prod by the real CLI: up, unchanged, change, destroy, by each role."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -31,8 +32,20 @@ def site(tmp_path_factory: pytest.TempPathFactory, control_plane: ControlPlane) 
 def provisioned(site: AwsSite) -> AwsSite:
     """The site with every environment up, each brought up by its deploy role."""
     for environment in ENVIRONMENTS:
-        site.mlops("up", "--env", environment, who=environment)
+        applied(site, environment)
     return site
+
+
+APPLY = (
+    "import sys; from pathlib import Path; from pipelines.declarations.project import Project; "
+    "from pipelines.targets.aws import AwsTarget; AwsTarget(Project(Path(sys.argv[1]))).apply('up', sys.argv[2])"
+)
+"""Program that applies an environment with its releases; `mlops up` refuses those that no gate has judged."""
+
+
+def applied(site: AwsSite, environment: str) -> str:
+    """Apply an environment by its deploy role, and return the output."""
+    return site.done(sys.executable, "-c", APPLY, site.root, environment, who=environment)
 
 
 def unchanged(site: AwsSite, stack: str, who: str, folder: str = "") -> None:
@@ -64,7 +77,7 @@ def test_the_rollouts_of_both_models_are_healthy(provisioned: AwsSite, environme
 
 def test_a_change_updates_what_it_names_and_the_second_up_changes_nothing(provisioned: AwsSite) -> None:
     edit(provisioned.root / "Pulumi.dev.yaml", "config", "mlops:environment", "cost_centre", value="another")
-    text = provisioned.mlops("up", "--env", "dev", who="dev")
+    text = applied(provisioned, "dev")
     assert " updated" in text
     assert " deleted" not in text
     unchanged(provisioned, "dev", "preview")
@@ -72,8 +85,9 @@ def test_a_change_updates_what_it_names_and_the_second_up_changes_nothing(provis
 
 @pytest.mark.parametrize("who", ["staging", "prod", "preview", "images"])
 def test_only_the_deploy_role_of_an_environment_may_change_it(provisioned: AwsSite, who: str) -> None:
-    text = provisioned.refused("up", "--env", "dev", who=who)
-    assert any(word in text for word in ("AccessDenied", "not authorized", "was denied")), text
+    result = provisioned.run(sys.executable, "-c", APPLY, provisioned.root, "dev", who=who)
+    assert result.returncode
+    assert any(word in result.stdout for word in ("AccessDenied", "not authorized", "was denied")), result.stdout
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -81,9 +95,21 @@ def test_the_preview_role_may_preview_every_environment(provisioned: AwsSite, en
     assert "unchanged" in provisioned.mlops("preview", "--env", environment, who="preview")
 
 
-def test_prod_is_protected(provisioned: AwsSite) -> None:
+def test_prod_is_not_disposable(provisioned: AwsSite) -> None:
     text = provisioned.refused("destroy", "--env", "prod", "--confirm", "prod", who="operator")
-    assert "protect" in text
+    assert "prod is protected: expected `disposable: true` in Pulumi.prod.yaml" in text
+
+
+def test_prod_is_protected(provisioned: AwsSite) -> None:
+    """Pulumi refuses: what was deployed counts, not what the file says now."""
+    file = provisioned.root / "Pulumi.prod.yaml"
+    before = file.read_text()
+    edit(file, "config", "mlops:environment", "disposable", value=True)
+    try:
+        text = provisioned.refused("destroy", "--env", "prod", "--confirm", "prod", who="operator")
+    finally:
+        file.write_text(before)
+    assert "cannot be deleted" in text and "because it is protected" in " ".join(text.split()), text
     unchanged(provisioned, "prod", "preview")
 
 

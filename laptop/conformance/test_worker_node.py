@@ -1,4 +1,4 @@
-"""The laptop's node on a real API server."""
+"""Worker node: the laptop's node on a real API server."""
 
 from __future__ import annotations
 

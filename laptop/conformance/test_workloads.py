@@ -1,4 +1,4 @@
-"""Jobs, CronJobs, Deployments, garbage collection and admission on kube-controller-manager and on ours."""
+"""Workloads: Jobs, CronJobs, Deployments, garbage collection, admission on kube-controller-manager and on ours."""
 
 from __future__ import annotations
 

@@ -25,6 +25,9 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
+    from lightkube import Client
+    from lightkube.resources.core_v1 import Pod
+
     from laptop.github.forge.merge_rules import PullRequestRecord
     from laptop.github.runner.results import StepProgress, WorkflowRun
 
@@ -34,6 +37,12 @@ _FAULT_SECONDS = 8.0
 
 _FAULTS_OF_GITHUB = ("app-token-revoked", "github-down")
 """Faults that are injected when a deployment is about to propose the next release. Others hit the last deployment."""
+
+_FAULT_OF_IMAGES = "ecr-throttled"
+"""Fault that lasts from the merge until a pod has waited for its image: nothing asks for the image of a running pod."""
+
+_PULL_SECONDS = 600.0
+"""Longest time from a merge until a pod of the deployment is created."""
 
 _JUDGEMENTS = 10
 """How often a release is judged again before its merge."""
@@ -435,10 +444,30 @@ class Demo:
         from pipelines.cluster.rollouts import Rollout
 
         with connect(self.project.stack(environment).config.environment.namespace) as client:
-            while not list(client.list(Rollout)):
-                time.sleep(0.2)
+            if self.fault == _FAULT_OF_IMAGES:
+                self._throttle_pulls(client)
+            else:
+                while not list(client.list(Rollout)):
+                    time.sleep(0.2)
         self._inject()
         time.sleep(_FAULT_SECONDS)  # what the demo itself does next must not meet the fault
+
+    def _throttle_pulls(self, client: Client) -> None:
+        """Throttle ECR until a pod waits for its image.
+
+        Raises:
+            MlopsError: no pod asked for an image in time.
+        """
+        from lightkube.resources.core_v1 import Pod
+
+        Faults(self.home).inject(self.fault, _PULL_SECONDS)
+        until = time.monotonic() + _PULL_SECONDS
+        while not (waiting := [pod for pod in client.list(Pod) if waits_for_image(pod)]):
+            if time.monotonic() > until:
+                raise MlopsError(f"the fault {self.fault} met nothing: expected a pod that waits for its image")
+            time.sleep(0.2)
+        assert waiting[0].metadata is not None
+        click.secho(f"   {waiting[0].metadata.name} waits for its image", fg="yellow")
 
     def _inject(self) -> None:
         Faults(self.home).inject(self.fault, _FAULT_SECONDS)
@@ -450,6 +479,14 @@ class Demo:
             for line in comment["body"].splitlines():
                 if line.startswith("| ") and ("❌" in line or "⚠️" in line):
                     click.secho(f"   {line}", fg="yellow")
+
+
+def waits_for_image(pod: Pod) -> bool:
+    """Return whether a container of a pod has not started because its image could not be pulled."""
+    status = pod.status
+    found = [*(status.initContainerStatuses or ()), *(status.containerStatuses or ())] if status is not None else []
+    reasons = {one.state.waiting.reason for one in found if one.state is not None and one.state.waiting is not None}
+    return bool(reasons & {"ErrImagePull", "ImagePullBackOff"})
 
 
 def errors_of(run: WorkflowRun) -> list[str]:

@@ -151,22 +151,27 @@ class Display:
     def ended(self, step: ResourceStep) -> None:
         if step.kind in QUIET and not step.error:
             return
-        lines = [self._shortened(line) for line in show_step(step)]
+        lines = [line for line in map(self._shortened, show_step(step)) if line is not None]
         style = "bold red" if step.error else SIGNS[step.kind][1]
         self._print("\n".join(lines), style)
 
     def noticed(self, text: str) -> None:
         self._print(text, "cyan")
 
-    def _shortened(self, line: str) -> str:
-        """Shorten a reason that was printed before."""
+    def _shortened(self, line: str) -> str | None:
+        """Shorten a reason that was printed before; None if nothing of the line is left to say.
+
+        The line above has said `recorded only`.
+        """
         what, known, reason = line.partition(_NO_EFFECT)
         if not known:
             return line
         with self._lock:
             again = reason in self._reasons
             self._reasons.add(reason)
-        return f"{what}{known}{reason.partition(': ')[0]}: as above" if again and ": " in reason else line
+        if not again:
+            return line
+        return f"{what}{known}{reason.partition(': ')[0]}: as above" if what.strip() else None
 
     def summary(self, counts: Mapping[str, int], seconds: float, *, planned: bool = False) -> None:
         """Print the last line."""

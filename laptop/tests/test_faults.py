@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import urllib.error
@@ -12,7 +13,9 @@ from botocore.exceptions import ClientError
 
 from laptop.aws import account as aws
 from laptop.aws.cloud import Cloud
+from laptop.cluster.image_source import EcrImageSource, MissingImageError
 from laptop.cluster.kinds import CONFIG_MAP, NAMESPACE
+from laptop.cluster.node_account import NodeAccount
 from laptop.faults import API_STATUSES, FAULTS, Faults
 from laptop.github.forge.actors import Actor, RequestDeniedError, person
 from laptop.github.forge.github_server import GitHubServer
@@ -20,6 +23,7 @@ from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.tests.cluster.running_cluster import RunningCluster, SetClock, new_namespace, refusal
 from pipelines.declarations.errors import MlopsError
 
+ACCOUNT = "123456789012"
 PAGE = Path(__file__).parents[1] / "docs" / "realistic.md"
 
 
@@ -83,6 +87,10 @@ def test_ecr_is_throttled_and_nothing_else(tmp_path: Path) -> None:
             cloud.client("ecr").describe_repositories()
         assert refused.value.response["Error"]["Code"] == "ThrottlingException"
         assert cloud.client("s3").list_buckets()["Buckets"] == []
+        image = f"{ACCOUNT}.dkr.ecr.{account.region}.amazonaws.com/mlops/serving@sha256:{'0' * 64}"
+        images = EcrImageSource(NodeAccount(tmp_path), account.home)
+        with pytest.raises(MissingImageError, match="Rate exceeded"):
+            asyncio.run(images.pull(image))
     finally:
         account.stop()
 

@@ -45,7 +45,9 @@ DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
 SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
 SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
+CARE = f"care-{DATASET}"
 MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
+PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predictions"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,22 @@ MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
         (INGEST, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
         (INGEST, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (INGEST, "glue:UpdateTable", glue("catalog")),
+        (CARE, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (CARE, "s3:DeleteObject", s3("lake", f"{TABLE}/metadata/1.json")),
+        (CARE, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (CARE, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/expired/1.jsonl")),
+        (CARE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (CARE, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
+        (PREDICT, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (PREDICT, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
+        (PREDICT, "s3:GetObject", s3("landing", f"{MODEL}-predictions/patients.parquet")),
+        (PREDICT, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (PREDICT, "s3:PutObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (PREDICT, "s3:PutObject", s3("logs", f"lineage/{PREDICT}/run-START.json")),
+        (PREDICT, "glue:GetTable", glue(f"table/{TABLE}")),
+        (PREDICT, "glue:CreateTable", glue(f"table/{PREDICTIONS}")),
+        (PREDICT, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
     ],
 )
 def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action: str, resource: str) -> None:
@@ -117,6 +134,20 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (TRAIN, "s3:PutObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
         (TRAIN, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (TRAIN, "glue:GetTable", glue("table/mlops_dev/another_table")),
+        (CARE, "s3:DeleteObject", s3("lake", "mlops_dev/diabetes_patients_2/data/a.parquet")),
+        (CARE, "s3:DeleteObject", s3("lake", "mlops_dev/another_table/data/a.parquet")),
+        (CARE, "s3:DeleteObject", s3("lake", f"quarantine/{DATASET}/ab.json")),
+        (CARE, "s3:DeleteObject", s3("landing", f"{DATASET}/batch.csv")),
+        (CARE, "s3:DeleteObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (CARE, "s3:DeleteObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
+        (CARE, "s3:DeleteObjectVersion", s3("lake", f"{TABLE}/data/a.parquet")),
+        (CARE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (CARE, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (CARE, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
+        (CARE, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (CARE, "glue:UpdateTable", glue("table/mlops_dev/another_table")),
+        (CARE, "glue:DeleteTable", glue(f"table/{TABLE}")),
+        (CARE, "cloudwatch:PutMetricData", "*"),
         (INGEST, "s3:PutObject", s3("landing", f"{DATASET}/batch.csv")),
         (INGEST, "s3:GetObject", s3("landing", "another-dataset/batch.csv")),
         (INGEST, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
@@ -124,6 +155,20 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (INGEST, "glue:UpdateTable", glue("table/mlops_dev/another_table")),
         (INGEST, "glue:DeleteTable", glue(f"table/{TABLE}")),
         (INGEST, "kms:Sign", SIGNING_KEY),
+        (INGEST, "glue:CreateTable", glue(f"table/{TABLE}")),
+        (PREDICT, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (PREDICT, "s3:PutObject", s3("landing", f"{MODEL}-predictions/patients.parquet")),
+        (PREDICT, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/model.onnx")),
+        (PREDICT, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (PREDICT, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (PREDICT, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (PREDICT, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (PREDICT, "s3:GetObject", s3("lake", "mlops_dev/another_predictions/data/a.parquet")),
+        (PREDICT, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (PREDICT, "glue:UpdateTable", glue(f"table/{TABLE}")),
+        (PREDICT, "glue:CreateTable", glue("table/mlops_dev/another_predictions")),
+        (PREDICT, "glue:DeleteTable", glue(f"table/{PREDICTIONS}")),
+        (PREDICT, "kms:Sign", SIGNING_KEY),
     ],
 )
 def test_a_role_has_no_other_permissions(allowed: Allowed, role: str, action: str, resource: str) -> None:
@@ -164,10 +209,12 @@ def test_a_role_can_list_only_its_prefixes(allowed: Allowed) -> None:
     assert not allowed(SERVE, "s3:ListBucket", s3("registry"))
 
 
-def test_no_role_can_delete_or_change_policies(graph: Recording) -> None:
+def test_no_role_can_change_policies_or_delete_anything_but_the_care_of_a_table(graph: Recording) -> None:
     for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
-        assert not [action for action in actions if "*" in action or "Delete" in action or "Policy" in action]
+        assert not [action for action in actions if "*" in action or "Policy" in action]
+        deleting = [action for action in actions if "Delete" in action]
+        assert deleting == (["s3:DeleteObject"] if role.startswith("care-") else [])
         others = {action for action in actions if action.split(":")[0] not in ("s3", "kms", "glue")}
         assert others <= {"cloudwatch:PutMetricData"}
 

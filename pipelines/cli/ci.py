@@ -162,10 +162,19 @@ def request_training(models: str) -> None:
 @ci.command()
 @environment_option
 @target_option
-def use_cluster(environment: str, target: str) -> None:
+@click.option(
+    "--install-engine",
+    is_flag=True,
+    envvar="MLOPS_INSTALL_ENGINE",
+    help="First install Pulumi's providers, if they are missing. [env: MLOPS_INSTALL_ENGINE]",
+)
+def use_cluster(environment: str, target: str, install_engine: bool) -> None:
     """Make later steps use an environment's cluster and region."""
-    from pipelines.github.workflow_run import set_variable
+    from pipelines.github.workflow_run import add_path, set_variable
 
+    add_path(Path.home() / ".pulumi" / "bin")
+    if install_engine:  # in one process: starting Python takes about as long as all of this
+        find_target(target, Project.find()).install_engine(log)
     opened = open_target(target)
     opened.reach_cluster(environment)
     region = opened.project.stack(environment).config.region
@@ -184,22 +193,10 @@ def recheck() -> None:
 
 @ci.command()
 def engine_version() -> None:
-    """Print the pinned version of Pulumi, and a key for a cache of it."""
+    """Print the pinned version of Pulumi."""
     from pipelines.targets.aws import engine_versions
 
-    versions = engine_versions(Project.find().root)
-    write_output("pulumi", versions["pulumi"])
-    write_output("key", "-".join(f"{name}-{version}" for name, version in versions.items()))
-
-
-@ci.command()
-@target_option
-def install_engine(target: str) -> None:
-    """Install Pulumi's providers at the pinned versions, if missing."""
-    from pipelines.github.workflow_run import add_path
-
-    add_path(Path.home() / ".pulumi" / "bin")
-    find_target(target, Project.find()).install_engine(log)
+    write_output("pulumi", engine_versions(Project.find().root)["pulumi"])
 
 
 @ci.group(cls=Group)

@@ -10,6 +10,7 @@ import click
 from pipelines.cli.commands import Group
 from pipelines.cli.lineage_facts import load_facts_if_any
 from pipelines.cli.options import open_target, target_option
+from pipelines.declarations.contract import ENGINES, Engine
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
@@ -69,6 +70,7 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
 @click.argument("paths", nargs=-1)
 @click.option("--env", "environment", metavar="NAME", help="Environment of the table, and of those that rules read.")
 @click.option("--version", default="latest", show_default=True, help="The version: snapshot, tag, landing file.")
+@click.option("--engine", type=click.Choice(ENGINES), help="Where the table is read; by default, as the contract says.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to report.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file.")
 @target_option
@@ -77,6 +79,7 @@ def test(
     paths: tuple[str, ...],
     environment: str | None,
     version: str,
+    engine: Engine | None,
     form: str,
     output: Path | None,
     target: str,
@@ -85,7 +88,8 @@ def test(
 
     PATHS are files, folders and S3 prefixes (s3://bucket/prefix). Without PATHS, the table in --env is checked. Every
     broken rule is reported, with the number of rows and some of their keys; keys that the contract classifies are not
-    shown. Rules that read other tables need --env. Exits with 1 if a rule that binds is broken.
+    shown. Rules that read other tables need --env. On Spark, SQL rules are not checked. Exits with 1 if a rule that
+    binds is broken.
     """
     from pipelines.data.contract_check import (
         report_json,
@@ -101,7 +105,8 @@ def test(
     descriptor = open_target(target).descriptor(environment) if environment else None
     reports = _check_files(declared, paths, descriptor) if paths else []
     if descriptor is not None and not paths:
-        reports = [_check_version(declared, descriptor, version)]
+        check = _check_version_on_spark if (engine or declared.engine) == "spark" else _check_version
+        reports = [check(declared, descriptor, version)]
     renderers = {"json": report_json, "junit": report_junit}
     text = renderers[form](declared, reports) if form in renderers else "\n".join(report_lines(declared, reports))
     if output is not None:
@@ -155,6 +160,21 @@ def _check_version(declared: Contract, descriptor: EnvironmentDescriptor, versio
         report = check_data_file(declared, path, name, _table_reader(descriptor))
     problems = stored_type_problems(declared, open_table(descriptor, declared.name).schema())
     return replace(report, results=(*report.results, *problems))
+
+
+def _check_version_on_spark(declared: Contract, descriptor: EnvironmentDescriptor, version: str) -> FileReport:
+    from dataclasses import replace
+
+    from pipelines.data.contract_check import stored_type_problems
+    from pipelines.data.spark_check import check_on_spark
+    from pipelines.data.spark_session import open_spark
+    from pipelines.data.version_files import read_version_on_spark
+
+    found = read_version_on_spark(descriptor, declared.name, version)
+    with open_spark() as spark:
+        name = f"{declared.name}@{found.snapshot}"
+        report = check_on_spark(spark, declared, found.rows, name, found.rows_of)
+    return replace(report, results=(*report.results, *stored_type_problems(declared, found.schema)))
 
 
 @contract.command("diff")

@@ -1,4 +1,4 @@
-"""Commands for versions of datasets: `mlops data log|diff|tag|checkout|rollback|expire`."""
+"""Commands for versions of datasets: `mlops data log|diff|tag|checkout|rollback|expire|care`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def log_versions(dataset: str, as_json: bool, environment: str, target: str) -> 
     from pipelines.data.versions import list_versions, version_lines
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    opened.project.dataset_contract(dataset)
     versions = list_versions(open_table(opened.descriptor(environment), dataset))
     if as_json:
         click.echo(json.dumps([{**asdict(each), "at": each.at.isoformat()} for each in versions], indent=2))
@@ -63,7 +63,7 @@ def diff(dataset: str, before: str, after: str, as_json: bool, environment: str,
     from pipelines.declarations.classification import is_personal
 
     opened = open_target(target)
-    contract = opened.project.contract(dataset)
+    contract = opened.project.dataset_contract(dataset)
     descriptor = opened.descriptor(environment)
     versions = list_versions(open_table(descriptor, dataset))
     old, new = (find_version(versions, name, dataset).snapshot for name in (before, after))
@@ -121,7 +121,7 @@ def checkout(dataset: str, version: str, output: Path | None, environment: str, 
     from pipelines.data.version_files import read_named, write_version
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    opened.project.dataset_contract(dataset)
     rows, identity = read_named(opened.descriptor(environment), dataset, version)
     path = output or Path(f"{dataset}-{identity.snapshot}.parquet")
     write_version(rows, identity, path)
@@ -174,10 +174,12 @@ def rollback(dataset: str, version: str, reason: str, environment: str, target: 
 def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, environment: str, target: str) -> None:
     """List or remove versions that nothing needs.
 
-    A version stays if it is current, tagged or young, or if a bundle names it that is live in any environment or was
-    trained or live in the audit period. If a registry or a ledger cannot be read, nothing expires.
+    A version stays if it is current, tagged or young, if the dataset's monitor compares its delivery with the newest
+    one, or if a bundle names it that is live in any environment or was trained or live in the audit period. If a
+    registry or a ledger cannot be read, nothing expires.
     """
     from pipelines.data.catalog import open_table
+    from pipelines.data.delivery_history import compared_snapshots
     from pipelines.data.table_changes import MOST_EXPIRED, TableChange
     from pipelines.data.version_retention import plan_expiry
     from pipelines.data.versions import list_versions, version_lines
@@ -186,14 +188,16 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
     from pipelines.targets.workloads import change_table
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    contract = opened.project.contract(dataset)
     descriptors = opened.descriptors()
     if environment not in descriptors:
         raise MlopsError(f"{environment} is not up", fix=f"mlops up --env {environment}")
     missing = [name for name in opened.project.environments if name not in descriptors]
     now = datetime.now(UTC)
     needed = needed_snapshots(gather_facts(opened.project, descriptors), dataset, now, timedelta(days=audit_days))
-    versions = list_versions(open_table(descriptors[environment], dataset))
+    table = open_table(descriptors[environment], dataset)
+    versions = list_versions(table)
+    needed = {**compared_snapshots(table, contract, now), **needed}
     plan = plan_expiry(versions, needed, now, keep=timedelta(days=keep_days))
     for version in versions:
         if version.snapshot in plan.kept:
@@ -213,4 +217,32 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
         click.echo(f"{counted(len(plan.expired), 'version')} may expire; to remove, add --apply")
 
 
-COMMANDS = (log_versions, diff, tag, checkout, rollback, expire)
+@click.command(cls=Command)
+@click.argument("dataset")
+@click.option("--apply", "applying", is_flag=True, help="Run the job; without it, only list what it would do.")
+@environment_option
+@target_option
+def care(dataset: str, applying: bool, environment: str, target: str) -> None:
+    """List or do what a table needs: join files, remove unused ones.
+
+    The job `care-DATASET` does it every night. It removes files that no version names, and rows past the contract's
+    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag, a bundle in
+    this environment's registry or a batch prediction of the last 90 days names them. `mlops data expire` also removes
+    those of bundles past their audit period.
+    """
+    from pipelines.data.table_care import plan_care, plan_lines
+    from pipelines.targets.workloads import run_care
+
+    opened = open_target(target)
+    contract = opened.project.contract(dataset)
+    opened.project.check_ingests(environment, dataset)
+    if applying:
+        run_care(opened, environment, dataset, log)
+        return
+    plan = plan_care(opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC))
+    for line in plan_lines(plan):
+        click.echo(line)
+    click.echo("nothing to do" if plan.is_empty else "to do this now, add --apply")
+
+
+COMMANDS = (log_versions, diff, tag, checkout, rollback, expire, care)

@@ -62,8 +62,13 @@ def preview(environment: str, target: str) -> None:
 @environment_option
 @target_option
 def up(environment: str, target: str) -> None:
-    """Create or update an environment."""
-    open_target(target).apply("up", environment)
+    """Create or update an environment.
+
+    Releases stay as they are: only `mlops deploy` takes a bundle live, after the gates have judged it.
+    """
+    from pipelines.promotion.bring_up import bring_up
+
+    bring_up(open_target(target), environment, log)
 
 
 @click.command(cls=Command)

@@ -1,4 +1,4 @@
-"""Commands for lineage: `mlops lineage bundle|file|column|contract`."""
+"""Commands for lineage: `mlops lineage bundle|prediction|file|column|contract`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from pipelines.cli.commands import Group
 from pipelines.cli.lineage_facts import load_facts
-from pipelines.cli.options import target_option
+from pipelines.cli.options import environment_option, target_option
 
 if TYPE_CHECKING:
     from pipelines.lineage.facts import LineageFacts
@@ -65,6 +65,25 @@ def bundle(
     facts = load_facts(target, offline=offline)
     start = find_bundle(facts, model, digest, environment)
     _show(facts, trace(build_graph(facts), [start], back=True, forward=True), f"Lineage of {start}", form, output)
+
+
+@lineage.command()
+@click.argument("model")
+@click.argument("snapshot", default="")
+@environment_option
+@query_options
+def prediction(
+    model: str, snapshot: str, environment: str, offline: bool, form: str, output: Path | None, target: str
+) -> None:
+    """Trace a batch prediction back to its input, its bundle and their data.
+
+    SNAPSHOT is a version of the dataset MODEL-predictions; the latest one by default.
+    """
+    from pipelines.lineage.graph import build_graph, find_prediction, trace
+
+    facts = load_facts(target, offline=offline)
+    start = find_prediction(facts, model, environment, snapshot)
+    _show(facts, trace(build_graph(facts), [start], back=True, forward=False), f"Lineage of {start}", form, output)
 
 
 @lineage.command()

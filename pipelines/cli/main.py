@@ -11,6 +11,7 @@ import click
 from pipelines.cli.commands import LazyGroup, Verb, plugin_verbs
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.outside_errors import explain
+from pipelines.declarations.printable import log_line
 from pipelines.startup import relax_gc, report_nothing
 
 ENVIRONMENTS, DATA, MODELS = "Environments", "Data", "Models"
@@ -56,7 +57,9 @@ VERBS = {
     "monitor": Verb("pipelines.cli.monitors:monitor", "Run monitors and read their reports.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
-    "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
+    "predict": Verb(
+        "pipelines.cli.models:predict", "Predict by a request to an endpoint, or many rows by a job.", MODELS
+    ),
     "release": Verb(
         "pipelines.cli.releases:release", "Write a bundle into a release file after verifying it.", RELEASES
     ),
@@ -156,6 +159,7 @@ def _discard_unwritable_output() -> None:
 
 
 def _fail(message: str, status: int) -> int:
+    """Print an error, which may quote others: names of objects, answers of servers."""
     click.secho("error: ", nl=False, err=True, fg="red", bold=True)
-    click.echo(message, err=True)
+    click.echo("\n".join(map(log_line, message.split("\n"))), err=True)
     return status

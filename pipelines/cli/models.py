@@ -12,9 +12,11 @@ import click
 from pipelines.cli.commands import Command, Group
 from pipelines.cli.options import environment_option, log, open_target, record_output, target_option
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
+    from pipelines.targets import Target
     from pipelines.targets.training_due import Unless
 
 TASKS = ("classification", "regression")
@@ -271,24 +273,69 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
 @click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Open Inference Protocol request as JSON; default: the golden request of the live bundle.",
+    help="Rows to predict as .parquet, or a request as .json; default: the golden request of the live bundle.",
 )
+@click.option("--dataset", metavar="NAME[@VERSION]", help="Predict the rows of a dataset version; `latest` by default.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Save as .parquet or .csv.")
+@click.option("--bundle", default="", metavar="DIGEST", help="Predict rows with this bundle; default: the live one.")
 @click.option("--direct", is_flag=True, help="Ask the load balancer; only the private network reaches it.")
 @click.option("--times", type=click.IntRange(1, 100_000), default=1, help="Send it so often, for example for the soak.")
 @target_option
-def predict(model: str, environment: str, file: Path | None, direct: bool, times: int, target: str) -> None:
-    """Send a prediction request to a model's endpoint.
+def predict(
+    model: str,
+    environment: str,
+    file: Path | None,
+    dataset: str | None,
+    output: Path | None,
+    bundle: str,
+    direct: bool,
+    times: int,
+    target: str,
+) -> None:
+    """Predict by a request to an endpoint, or many rows by a job.
 
-    The request goes to one of the endpoint's pods through the Kubernetes API.
+    A request goes to one of the endpoint's pods through the Kubernetes API.
+
+    A Parquet file or a dataset version is predicted by a job, with the same bundle, runtime and checks as requests. Its
+    result is a version of the dataset MODEL-predictions. A row that breaks the request schema gets no prediction, but a
+    reason. Running the command again predicts nothing twice.
     """
     from pipelines.promotion import predict as module
 
+    by_batch = dataset is not None or (file is not None and file.suffix.lower() not in ("", ".json"))
+    if dataset is not None and file is not None:
+        raise click.UsageError("--file and --dataset: give one of them")
+    if by_batch and (direct or times > 1):
+        raise click.UsageError("--direct and --times are for requests, not for a Parquet file or a dataset")
+    if not by_batch and (output is not None or bundle):
+        raise click.UsageError("--output and --bundle need --dataset, or --file with a Parquet file")
+    if by_batch:
+        _predict_by_batch(open_target(target), model, environment, file, dataset or "", output, bundle)
+        return
     sent = file.read_bytes() if file is not None else None
     request, response = module.predict(open_target(target), model, environment, sent, direct=direct, times=times)
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
     if times > 1:
         click.echo(f"{times} requests were answered; the last response is shown.")
+
+
+def _predict_by_batch(
+    target: Target, model: str, environment: str, file: Path | None, dataset: str, output: Path | None, bundle: str
+) -> None:
+    from pipelines.promotion.predict_batch import predict_file, predict_version
+
+    if file is not None:
+        run = predict_file(target, model, environment, file, log, bundle=bundle, output=output)
+    else:
+        name, _, version = dataset.partition("@")
+        chosen = version or "latest"
+        run = predict_version(target, model, environment, name, log, version=chosen, bundle=bundle, output=output)
+    click.echo(f"{run.dataset}: snapshot {run.snapshot} in {environment}, predicted by {run.bundle}")
+    if output is not None:
+        click.echo(f"wrote {counted(run.rows or 0, 'row')} to {output}")
+    else:
+        click.echo("To save the predictions, repeat the command with --output FILE: nothing is predicted twice.")
 
 
 @click.command(cls=Command)

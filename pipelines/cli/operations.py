@@ -62,7 +62,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 def logs(name: str, environment: str, follow: bool, since: int | None, target: str) -> None:
     """Show the logs of a model's pods, or of a job's newest run.
 
-    NAME is a model, or a job such as `train-churn`, `ingest-customers` or `monitor-customers`.
+    NAME is a model, or a job such as `train-churn`, `predict-churn` or `ingest-customers`.
     """
     from pipelines.cluster.pod_logs import show_logs
     from pipelines.declarations.names import serving_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -33,6 +34,9 @@ RENEWAL_SECONDS = 15.0
 """Time to retry a read whose credentials were accepted before: they may have expired, and are renewed by a plugin."""
 
 _PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+_keeping = threading.Lock()
+_keepers = 0  # blocks of `keep_connected` that have not ended
+_kept: dict[tuple[str, str], Client] = {}  # namespace and KUBECONFIG → client
 _accepted = threading.Event()
 """Set once the cluster has accepted the credentials of this process."""
 
@@ -40,14 +44,38 @@ _SIGN_IN = "sign in again so that `kubectl auth whoami` answers"
 
 
 @contextmanager
+def keep_connected() -> Iterator[None]:
+    """Let all uses of `connect` in the block share a client, in every thread, instead of opening one each.
+
+    On EKS, a new client runs the credential plugin, which takes as long as several requests. The clients are closed at
+    the end of the last block.
+    """
+    global _keepers
+    with _keeping:
+        _keepers += 1
+    try:
+        yield
+    finally:
+        with _keeping:
+            _keepers -= 1
+            unused = [] if _keepers else list(_kept.values())
+            if not _keepers:
+                _kept.clear()
+        for client in unused:
+            client.close()
+
+
+@contextmanager
 def connect(namespace: str) -> Iterator[Client]:
     """Open a client for a namespace, and turn its errors in the block into `MlopsError`.
+
+    In a block of `keep_connected`, the client is shared and stays open.
 
     Raises:
         MlopsError: the KUBECONFIG or its credential plugin is missing or unusable, the cluster does not respond, or it
             rejects a request.
     """
-    client = _open(namespace)
+    client, is_shared = _client(namespace)
     try:
         yield client
     except ApiError as error:
@@ -65,7 +93,19 @@ def connect(namespace: str) -> Iterator[Client]:
             f"the credential plugin of KUBECONFIG failed: {str(error).strip() or type(error).__name__}", fix=_SIGN_IN
         ) from None
     finally:
-        client.close()
+        if not is_shared:
+            client.close()
+
+
+def _client(namespace: str) -> tuple[Client, bool]:
+    """Return a client, and whether it stays open after its use."""
+    key = (namespace, os.environ.get("KUBECONFIG", ""))
+    with _keeping:
+        if not _keepers:
+            return _open(namespace), False
+        if key not in _kept:
+            _kept[key] = _open(namespace)
+        return _kept[key], True
 
 
 def _open(namespace: str) -> Client:

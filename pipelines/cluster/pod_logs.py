@@ -13,6 +13,7 @@ from lightkube.resources.core_v1 import Pod
 from pipelines.cluster.connection import connect, read_with_retry
 from pipelines.cluster.jobs import created_at
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import log_line
 
 WORKLOAD = "app.kubernetes.io/name"
 """Label of a pod with the name of its workload."""
@@ -30,6 +31,8 @@ def show_logs(
     since_seconds: int | None = None,
 ) -> None:
     """Pass on the lines that the pods of a workload print. With several pods, each line begins with its pod.
+
+    Characters that a terminal would act on are replaced.
 
     Args:
         namespace: the Kubernetes namespace.
@@ -105,7 +108,7 @@ def _read(client: Client, pod: str, *, follow: bool, since: int | None) -> Itera
 
 def _pass_on(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
     for line in lines:
-        on_line(line)
+        on_line(log_line(line))
 
 
 def _label(pod: Pod, name: str) -> str:

@@ -5,7 +5,9 @@ They are selected by the Rollout and its stable pod template, not by a Service: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lightkube import Client
 from lightkube.core.exceptions import ApiError
@@ -30,11 +32,13 @@ class ServingPod:
         name: name of the pod.
         address: its IP address.
         port: port that its server listens on.
+        bundle: digest of the bundle that its server was started with, which a pod cannot change; "" if it names none.
     """
 
     name: str
     address: str
     port: int
+    bundle: str = ""
 
 
 def live_pods(client: Client, rollout: str) -> list[ServingPod]:
@@ -81,5 +85,11 @@ def _serving(pod: Pod) -> ServingPod:
         for declared in container.ports or []:
             if declared.name == PORT_NAME:
                 address = pod.status.podIP if pod.status else None
-                return ServingPod(name, address or "", declared.containerPort)
+                words = [*(container.command or []), *(container.args or [])]
+                return ServingPod(name, address or "", declared.containerPort, _option(words, "--bundle"))
     raise MlopsError(f"the pod {name} has no port named {PORT_NAME!r}")
+
+
+def _option(words: Sequence[str], name: str) -> str:
+    """Return the word that follows an option in a command line; "" if it is not there."""
+    return next((value for option, value in pairwise(words) if option == name), "")

@@ -1,4 +1,7 @@
-"""Ingest job: `python -m pipelines.data ingest <dataset>`, run by the CronJob `ingest-<dataset>`."""
+"""Jobs of a dataset, which CronJobs run.
+
+`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `care <dataset>` in `care-<dataset>`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 
 from pipelines.declarations.contract import Contract
@@ -25,22 +29,32 @@ class FilesRejectedError(MlopsError):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the ingest job.
+    """Run a job.
 
     Returns:
-        0 if every new file was ingested, with or without quarantined rows; 3 if one was rejected; 1 if the job failed
-        and another attempt may succeed.
+        0 if every new file was ingested, with or without quarantined rows, or the table was cared for; 3 if a file was
+        rejected; 1 if the job failed and another attempt may succeed.
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = commands.add_parser("ingest", help="ingest the landing files of a dataset")
-    command.add_argument("dataset", help="name of a contract in data-contracts/")
-    dataset = parser.parse_args(arguments).dataset
-    # The role may not delete the files of a lost commit. Table maintenance does; do not warn about them.
+    ingesting = commands.add_parser("ingest", help="ingest the landing files of a dataset")
+    caring = commands.add_parser("care", help="care for the table of a dataset")
+    for command in (ingesting, caring):
+        command.add_argument("dataset", help="name of a contract in data-contracts/")
+    caring.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
+    caring.add_argument(
+        "--predicting", action="append", default=[], help="model whose batch predictions read the table"
+    )
+    ingesting.set_defaults(namespace=None)
+    given = parser.parse_args(arguments)
+    # Ingestion may not delete the files of a lost commit. The care of the table does; do not warn about them.
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     try:
-        contract = Project.find().contract(dataset)
-        return _ingest(EnvironmentDescriptor.from_environ(), contract)
+        contract = Project.find().contract(given.dataset)
+        descriptor = EnvironmentDescriptor.from_environ()
+        if given.namespace is None:
+            return _ingest(descriptor, contract)
+        return _care(descriptor, contract, given.predicting, given.namespace)
     except Exception as error:
         outside = explain(error)
         if outside is None:
@@ -81,6 +95,29 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
             fix=f"land corrected files under other names (mlops land), or correct the contract and replay them: "
             f"mlops data release {contract.name} FILE --env {descriptor.name}",
         )
+    return 0
+
+
+def _care(descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], namespace: str) -> int:
+    from datetime import UTC, datetime
+
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from pipelines.data.table_care import publish_figures, take_care
+
+    now = datetime.now(UTC)
+    try:
+        figures = take_care(descriptor, contract, predicting, now, lambda line: print(line, flush=True))
+    except (BotoCoreError, ClientError, OSError) as error:
+        reason = explain(error) or MlopsError(str(error))
+        raise MlopsError(
+            f"the care of {contract.name} in {descriptor.name} stopped: {reason.what}",
+            fix=f"{reason.fix or 'check the permissions of the role'}; then run the job again",
+        ) from error
+    if not any(figures[name] for name in ("RemovedFiles", "RemovedRows", "JoinedFiles", "ExpiredVersions")):
+        print(f"{contract.name}: nothing to do", flush=True)
+    if namespace:
+        publish_figures(descriptor, contract.name, namespace, figures, now)
     return 0
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import table_name
+from pipelines.declarations.names import PREDICTIONS_SUFFIX, table_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +42,12 @@ ETAG = "mlops.etag"
 
 CONTRACT = "mlops.contract"
 """Snapshot property: version of the contract that checked the rows."""
+
+BUNDLE = "mlops.bundle"
+"""Snapshot property of predictions: digest of the bundle that predicted."""
+
+INPUT = "mlops.input"
+"""Snapshot property of predictions: `<dataset>@<snapshot>` that was predicted, or the digest of a file."""
 
 RUN = "mlops.run"
 """Snapshot property: identifies the run of the ingest job, whose batches are one delivery."""
@@ -90,6 +97,9 @@ class DeclaredTables:
 MOST_EVOLUTIONS = 5
 """Maximum number of attempts to update a schema while other writers update it."""
 
+REQUEST_SECONDS = 20
+"""Seconds without data after which a request to S3 fails. Arrow's 3 s are too few on a busy machine."""
+
 KEPT_HISTORY = "mlops.kept-history"
 """Table property: comma-separated ids of the snapshots that an expiry has kept and whose rows the table had then.
 
@@ -113,6 +123,7 @@ def open_catalog(descriptor: TablePlace) -> GlueCatalog:
         "s3.access-key-id": frozen.access_key,
         "s3.secret-access-key": frozen.secret_key,
         "s3.session-token": frozen.token,
+        "s3.request-timeout": str(REQUEST_SECONDS),
         "s3.endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
     properties["py-io-impl"] = "pipelines.data.data_files.TableFiles"
@@ -132,10 +143,37 @@ def open_table(descriptor: TablePlace, dataset: str) -> Table:
     try:
         return open_catalog(descriptor).load_table(name)
     except (NoSuchTableError, NoSuchIcebergTableError, NoSuchPropertyException):
+        fix = f"provision it: mlops up --env {descriptor.name} (the contract must be in data-contracts/)"
+        if dataset.endswith(PREDICTIONS_SUFFIX):
+            model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+            fix = f"the first batch prediction makes it: mlops predict {model} --file FILE --env {descriptor.name}"
         raise MissingTableError(
-            f"the catalogue of {descriptor.name} has no Iceberg table {'.'.join(name)}",
-            fix=f"provision it: mlops up --env {descriptor.name} (the contract must be in data-contracts/)",
+            f"the catalogue of {descriptor.name} has no Iceberg table {'.'.join(name)}", fix=fix
         ) from None
+
+
+def open_or_make_table(descriptor: TablePlace, contract: Contract) -> Table:
+    """Open the table of a dataset that no program provisions; make it first if there is none.
+
+    Raises:
+        MlopsError: there are no AWS credentials.
+    """
+    from pyiceberg.exceptions import TableAlreadyExistsError
+
+    from pipelines.data.columns import iceberg_schema
+
+    try:
+        return open_table(descriptor, contract.name)
+    except MissingTableError:
+        table = table_name(contract.name)
+        with suppress(TableAlreadyExistsError):  # another job was faster
+            return open_catalog(descriptor).create_table(
+                (descriptor.catalog_database, table),
+                iceberg_schema(contract),
+                location=f"s3://{descriptor.lake_bucket}/{descriptor.catalog_database}/{table}",
+                properties={"format-version": "2"},
+            )
+        return open_table(descriptor, contract.name)
 
 
 def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | None:
@@ -414,27 +452,55 @@ def append(
     Raises:
         pyiceberg.exceptions.CommitFailedException: another commit came first.
     """
-    from pyiceberg.table import Table as IcebergTable
-    from pyiceberg.table import TableProperties
-    from pyiceberg.table.update.snapshot import ManageSnapshots
-
     from pipelines.data.data_files import write_data_files
 
-    # Set in memory only, so other writers of the table keep their own setting.
+    paths = write_data_files(descriptor, table, rows)
+    return add_data_files(table, paths, batch, properties, tag, described)
+
+
+def add_data_files(
+    table: Table,
+    paths: Sequence[str],
+    batch: str,
+    properties: Mapping[str, str],
+    tag: str = "",
+    described: Mapping[str, str] | None = None,
+) -> str:
+    """Add data files that are written already to a table; see `append`.
+
+    Args:
+        table: the table at the version that the commit must follow.
+        paths: URLs of the files.
+        batch, properties, tag, described: see `append`.
+
+    Returns:
+        The id of the new snapshot.
+
+    Raises:
+        pyiceberg.exceptions.CommitFailedException: another commit came first.
+    """
+    from pyiceberg.table.update.snapshot import ManageSnapshots
+
+    with without_retries(table).transaction() as transaction:
+        if described:
+            transaction.set_properties(dict(described))
+        transaction.add_files(list(paths), {BATCH: batch, **properties}, check_duplicate_files=False)
+        added: Any = transaction.table_metadata.current_snapshot_id
+        with ManageSnapshots(transaction) as manage:
+            manage.create_tag(added, tag or tag_of(batch))
+    return str(added)
+
+
+def without_retries(table: Table) -> Table:
+    """Return a table whose commits are not tried again. The setting is in memory only, so other writers keep theirs."""
+    from pyiceberg.table import Table as IcebergTable
+    from pyiceberg.table import TableProperties
+
     settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
-    once = IcebergTable(
+    return IcebergTable(
         identifier=table.name(),
         metadata=table.metadata.model_copy(update={"properties": settings}),
         metadata_location=table.metadata_location,
         io=table.io,
         catalog=table.catalog,
     )
-    paths = write_data_files(descriptor, table, rows)
-    with once.transaction() as transaction:
-        if described:
-            transaction.set_properties(dict(described))
-        transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
-        added: Any = transaction.table_metadata.current_snapshot_id
-        with ManageSnapshots(transaction) as manage:
-            manage.create_tag(added, tag or tag_of(batch))
-    return str(added)

@@ -292,6 +292,9 @@ def _column_rules(column: Column, converted: str | None, *, as_float: bool = Fal
             beyond += in_sql(stored, limit(stored, bound, exclusive=exclusive))
             broken = f"({beyond} AND isfinite({value}))" if column.logical_type == "number" else beyond
             yield RowRule(column.name, rule, f"{words} {bound}", broken, beyond)
+    if column.decimals is not None:
+        places = f"at most {column.decimals} digits after the point"
+        yield RowRule(column.name, "physicalType", places, f"round({value}, {column.decimals}) <> {value}")
     if options.min_length is not None:
         yield RowRule(
             column.name,

@@ -52,7 +52,7 @@ class FileReport:
 
     @property
     def unchecked(self) -> tuple[RuleResult, ...]:
-        """The rules that read tables that are not at hand."""
+        """The rules that were not checked."""
         return tuple(result for result in self.results if not result.is_checked)
 
     @property
@@ -171,15 +171,16 @@ def report_lines(contract: Contract, reports: Sequence[FileReport]) -> list[str]
     lines.append(
         f"{len(reports) - broken} of {len(reports)} keep version {contract.version} of the contract {contract.name}"
     )
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _also(report: FileReport) -> str:
-    """Name the rules that were not checked."""
-    names = ", ".join(
-        f"{result.column}: {result.rule}" if result.column else result.rule for result in report.unchecked
-    )
-    return f"; not checked, because they read tables (add --env): {names}" if names else ""
+    """Name the rules that were not checked, and say why."""
+    names: dict[str, list[str]] = {}
+    for result in report.unchecked:
+        rule = f"{result.column}: {result.rule}" if result.column else result.rule
+        names.setdefault(result.unchecked_because, []).append(rule)
+    return "".join(f"; not checked, because {why}: {', '.join(rules)}" for why, rules in names.items())
 
 
 def _described(result: RuleResult) -> str:
@@ -217,7 +218,7 @@ def report_junit(contract: Contract, reports: Sequence[FileReport]) -> str:
             name = f"{result.column or 'the row'}: {result.rule}"
             case = ET.SubElement(suite, "testcase", classname=_xml(report.name), name=_xml(name))
             if not result.is_checked:
-                ET.SubElement(case, "skipped", message="it reads a table that is not at hand")
+                ET.SubElement(case, "skipped", message=result.unchecked_because)
             elif result.failing and not result.binds:
                 ET.SubElement(case, "system-out").text = _xml(f"warning: {_described(result)}")
             elif result.failing:

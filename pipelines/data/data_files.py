@@ -1,17 +1,18 @@
-"""Data files of Iceberg tables."""
+"""Data files of Iceberg tables: write them, and stream their rows."""
 
 from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import OutputStream
-from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO, schema_to_pyarrow
-from pyiceberg.table import Table
+from pyiceberg.io.pyarrow import ArrowScan, PyArrowFile, PyArrowFileIO, schema_to_pyarrow
+from pyiceberg.table import FileScanTask, Table
 
 from pipelines.data.glue_client import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -20,6 +21,9 @@ from pipelines.registry.store import split_url
 
 ROW_GROUP_BYTES = 32 << 20
 """Size in memory of one row group, and so of the part of a stream that is held at once."""
+
+STREAMED_ROWS = 65_536
+"""Rows of a data file that are read at once."""
 
 DATA_FILE_BYTES = 256 << 20
 """Size of a data file after which the next one is started."""
@@ -43,7 +47,9 @@ class TableFiles(PyArrowFileIO):
         return _NewFile(location=file.location, fs=file._filesystem, path=file._path, buffer_size=file._buffer_size)
 
 
-def write_data_files(descriptor: EnvironmentDescriptor, table: Table, rows: pa.RecordBatchReader) -> list[str]:
+def write_data_files(
+    descriptor: EnvironmentDescriptor, table: Table, rows: pa.RecordBatchReader, *, prefix: str = ""
+) -> list[str]:
     """Write a stream of rows as data files of a table, without adding them to a snapshot.
 
     Files are written to a local temporary file first. pyiceberg's append reads the whole stream before it writes the
@@ -53,6 +59,7 @@ def write_data_files(descriptor: EnvironmentDescriptor, table: Table, rows: pa.R
         descriptor: the environment.
         table: the table.
         rows: stream of rows with columns of the table, in any order.
+        prefix: first part of the names of the files.
 
     Returns:
         The URLs of the files (`s3://…`).
@@ -69,7 +76,7 @@ def write_data_files(descriptor: EnvironmentDescriptor, table: Table, rows: pa.R
                     writer.write_table(group, row_group_size=group.num_rows)
                     group = next(groups, None)
             file.flush()
-            url = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
+            url = table.location_provider().new_data_location(f"{prefix}{uuid.uuid4()}.parquet")
             store.upload(*split_url(url), Path(file.name), client=s3(descriptor))
             urls.append(url)
     return urls
@@ -88,3 +95,22 @@ def _groups(rows: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]
             pending, held = [], 0
     if pending:
         yield pa.Table.from_batches(pending)
+
+
+def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream some columns of data files, in bounded memory. A file without one of the columns leaves it out."""
+    for task in tasks:
+        if task.delete_files:
+            yield from _without_deleted(table, task, columns)
+            continue
+        with table.io.new_input(task.file.file_path).open() as file, pq.ParquetFile(file) as parquet:
+            present = [name for name in columns if name in parquet.schema_arrow.names]
+            for group in range(parquet.num_row_groups):  # a batch across groups could hold any number of long texts
+                yield from parquet.iter_batches(STREAMED_ROWS, [group], columns=present, use_threads=False)
+
+
+def _without_deleted(table: Table, task: FileScanTask, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream a file from which another engine has deleted rows."""
+    known = {field.name for field in table.schema().fields}
+    schema = table.schema().select(*(name for name in columns if name in known))
+    yield from ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([task])

@@ -31,6 +31,7 @@ from pipelines.data.catalog import (
     existing_keys,
     find_batch,
     has_expired_history,
+    history,
     known_sources,
     open_table,
     read_columns,
@@ -39,6 +40,7 @@ from pipelines.data.catalog import (
 )
 from pipelines.data.catalogue_properties import changed_properties
 from pipelines.data.checks import contract_rules, unique_groups
+from pipelines.data.delivery_history import summary_property
 from pipelines.data.landing import LandingFile, download, landing_files
 from pipelines.data.lineage import Assertion, Data, LineageRun, from_columns, landing_data, lineage, table_data
 from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
@@ -212,11 +214,11 @@ def named_file(files: list[LandingFile], name: str, dataset: str, descriptor: En
 
 def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
     """Complete the record of the latest batch, in case the job was killed right after the commit."""
-    snapshot = table.current_snapshot()
-    if snapshot is None or snapshot.summary is None:
+    batches = [(digest, each) for each in history(table) if (digest := summary_property(each, BATCH))]
+    if not batches:
         return
-    digest = snapshot.summary.additional_properties.get(BATCH)
-    record = read_record(descriptor, contract.name, digest) if digest else None
+    digest, snapshot = batches[-1]  # a later version may be one of the table's care
+    record = read_record(descriptor, contract.name, digest)
     if record is not None and record.verdict == "checked":
         outcome = {"verdict": "ingested", "snapshot": str(snapshot.snapshot_id)}
         write_record(descriptor, record.model_copy(update=outcome))
@@ -463,9 +465,10 @@ def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecor
     rules += sorted(broken - set(rules))
     assertions = [Assertion(rule, column or None, (column, rule) not in broken) for column, rule in rules]
     facts = {"columns": columns, "version": record.batch, "rows": record.rows, "assertions": assertions}
+    facts["contract"] = contract
     source = landing_data(descriptor, ingestion.file.key, **facts)
     run.inputs = [source]
-    facts = {"columns": columns, "version": record.snapshot, "rows": record.good}
+    facts = {"columns": columns, "version": record.snapshot, "rows": record.good, "contract": contract}
     derived = {name: from_columns(source, [name]) for name in columns}
     run.outputs = [table_data(descriptor, contract.name, derived=derived, **facts)]
     if record.quarantined:

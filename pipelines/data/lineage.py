@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.glue_client import s3
+from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import table_name
 from pipelines.registry import store
@@ -56,6 +58,7 @@ class Data:
         rows: number of rows, or None if unknown.
         assertions: results of the rules on the data.
         derived: column → the columns of inputs that its values come from, as (namespace, name, column).
+        contract: the contract that the data follows. Events name its version, purpose and owner.
     """
 
     namespace: str
@@ -65,6 +68,7 @@ class Data:
     rows: int | None = None
     assertions: Sequence[Assertion] = ()
     derived: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
+    contract: Contract | None = None
 
 
 def from_columns(source: Data, columns: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -129,12 +133,55 @@ def lineage(
     emitter.emit("COMPLETE" if run.failed is None else "FAIL", run, run.failed)
 
 
+@dataclass(frozen=True)
+class ParentRun:
+    """What started the run of a job: a Job of the cluster, a workflow run, or what `OPENLINEAGE_PARENT_ID` names.
+
+    Attributes:
+        namespace, name: identify the parent's job, by OpenLineage's naming conventions.
+        run: id of its run.
+    """
+
+    namespace: str
+    name: str
+    run: str
+
+
+def parent_run(descriptor: EnvironmentDescriptor, job: str, environ: Mapping[str, str]) -> ParentRun | None:
+    """Return what started the run of a job; None if nothing is known about it.
+
+    Pods of the same Job have the same parent, and so have the files that one pod ingests.
+
+    Args:
+        descriptor: the environment.
+        job: name of the job.
+        environ: environment variables of the process.
+    """
+    given = environ.get("OPENLINEAGE_PARENT_ID", "").rsplit("/", 2)  # namespace/name/run; a namespace may have slashes
+    if len(given) == 3 and all(given):
+        try:
+            return ParentRun(given[0], given[1], str(uuid.UUID(given[2])))
+        except ValueError:
+            _log.warning("OPENLINEAGE_PARENT_ID is ignored: expected namespace/name/uuid, found %r", "/".join(given))
+    started, _, suffix = environ.get("HOSTNAME", "").rpartition("-")  # <CronJob>-<time>-<suffix>
+    if started.startswith(f"{job}-") and suffix:
+        namespace = f"kubernetes://{descriptor.cluster}/{descriptor.namespace}"
+        return ParentRun(namespace, job, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/jobs/{started}")))
+    server, repository, run = (environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    if server and repository and run:
+        attempt = f"{server}/{repository}/actions/runs/{run}/attempts/{environ.get('GITHUB_RUN_ATTEMPT') or 1}"
+        name = environ.get("GITHUB_WORKFLOW") or "workflow"
+        return ParentRun(f"{server}/{repository}", name, str(uuid.uuid5(uuid.NAMESPACE_URL, attempt)))
+    return None
+
+
 class _Emitter:
     def __init__(self, descriptor: EnvironmentDescriptor, job: str) -> None:
         self.descriptor = descriptor
         self.job = job
         self.clients: list[OpenLineageClient] = []
         self.run_id = ""
+        self.parent = parent_run(descriptor, job, os.environ)
         if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
             return
         try:
@@ -153,13 +200,20 @@ class _Emitter:
             return
         try:
             from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
-            from openlineage.client.facet_v2 import error_message_run
+            from openlineage.client.facet_v2 import error_message_run, parent_run
 
-            failure = error_message_run.ErrorMessageRunFacet(message=message or "", programmingLanguage="python")
+            facets: dict[str, Any] = {}
+            if message is not None:
+                facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(message, programmingLanguage="python")
+            if self.parent is not None:
+                facets["parent"] = parent_run.ParentRunFacet(
+                    run=parent_run.Run(runId=self.parent.run),
+                    job=parent_run.Job(namespace=self.parent.namespace, name=self.parent.name),
+                )
             event = RunEvent(
                 eventType=RunState[kind],
                 eventTime=datetime.now(UTC).isoformat(),
-                run=Run(runId=self.run_id, facets={} if message is None else {"errorMessage": failure}),
+                run=Run(runId=self.run_id, facets=facets),
                 job=Job(namespace=self.descriptor.namespace, name=self.job),
                 producer=PRODUCER,
                 inputs=[_as_input(data) for data in run.inputs],
@@ -200,7 +254,7 @@ def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
 def _facets(data: Data) -> dict[str, Any]:
     from openlineage.client.facet_v2 import column_lineage_dataset, dataset_version_dataset, schema_dataset
 
-    facets: dict[str, Any] = {}
+    facets: dict[str, Any] = _contract_facets(data.contract) if data.contract is not None else {}
     if data.columns:
         fields = [schema_dataset.SchemaDatasetFacetFields(name=n, type=kind) for n, kind in data.columns.items()]
         facets["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
@@ -218,6 +272,26 @@ def _facets(data: Data) -> dict[str, Any]:
         )
     if data.version is not None:
         facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=data.version)
+    return facets
+
+
+def _contract_facets(contract: Contract) -> dict[str, Any]:
+    """Describe the contract of data with the standard's facets: tags, documentation and ownership."""
+    from openlineage.client.facet_v2 import documentation_dataset, ownership_dataset, tags_dataset
+
+    from pipelines.data.contract_page import owner_of
+
+    tags = {"dataContract": contract.name, "dataContractVersion": contract.version, "status": contract.status}
+    fields = [
+        tags_dataset.TagsDatasetFacetFields(key=key, value=value, source="CONTRACT") for key, value in tags.items()
+    ]
+    facets: dict[str, Any] = {"tags": tags_dataset.TagsDatasetFacet(tags=fields)}
+    purpose, owner = str((contract.description or {}).get("purpose") or ""), owner_of(contract)
+    if purpose:
+        facets["documentation"] = documentation_dataset.DocumentationDatasetFacet(description=purpose)
+    if owner:
+        named = ownership_dataset.Owner(name=f"team:{owner}", type="OWNER")
+        facets["ownership"] = ownership_dataset.OwnershipDatasetFacet(owners=[named])
     return facets
 
 

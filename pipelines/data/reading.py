@@ -78,7 +78,12 @@ def read_batch(path: Path, contract: Contract, scratch: Path, *, name: str | Non
     return reader(path, contract, scratch, file)
 
 
-def _compare_columns(file: str, found: list[str], contract: Contract) -> None:
+def compare_columns(file: str, found: list[str], contract: Contract) -> None:
+    """Check that a file has the columns of its contract, in any order.
+
+    Raises:
+        LandingFileError: it has others.
+    """
     expected = list(contract.columns)
     if len(found) > MOST_COLUMNS:
         raise LandingFileError(file, f"the {len(expected)} columns of the contract", f"{len(found)} columns")
@@ -123,7 +128,7 @@ def _read_csv(path: Path, contract: Contract, scratch: Path, file: str) -> Batch
         try:
             csv.field_size_limit(LONGEST_VALUE)
             names = next(reader, [])
-            _compare_columns(file, names, contract)
+            compare_columns(file, names, contract)
             return _stage(records(reader, names), lines, names, scratch, empty_is_null=True)
         except UnicodeDecodeError:
             raise LandingFileError(file, kind, f"bytes that are not UTF-8 after line {reader.line_num}") from None
@@ -232,7 +237,7 @@ def _read_parquet(path: Path, contract: Contract, scratch: Path, file: str) -> B
             names = list(parquet.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise LandingFileError(file, "a Parquet file", shorten(str(error).splitlines()[0])) from None
-    _compare_columns(file, names, contract)
+    compare_columns(file, names, contract)
     if rows > MOST_ROWS:
         raise LandingFileError(file, f"at most {MOST_ROWS} rows", f"{rows} rows", _SPLIT)
     try:

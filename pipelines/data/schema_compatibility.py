@@ -139,6 +139,9 @@ def _of_column(old: Column, contract: Contract, name: str) -> Iterator[BreakingC
     if old.stored_as != new.stored_as:
         fits = {(old.stored_as, new.stored_as), (new.stored_as, old.stored_as)} & _WIDER
         yield BreakingChange(name, "physicalType", old.stored_as, new.stored_as, final=not fits)
+    elif old.decimals is not None and (new.decimals is None or new.decimals > old.decimals):
+        allowed = f"{new.physical_type or new.stored_as}, with more digits after the point"
+        yield BreakingChange(name, "physicalType", str(old.physical_type), allowed, widens=True)
     if _is_never_null(old) and not _is_never_null(new):
         yield BreakingChange(name, "required", "true", "false")
     if frozenset((name,)) in _unique_groups_of(old) and frozenset((name,)) not in _unique_groups(contract):

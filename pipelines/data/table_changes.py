@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from pipelines.data.catalog import KEPT_HISTORY, open_table
+from pipelines.data.catalog import KEPT_HISTORY, open_table, without_retries
 from pipelines.data.expired_versions import record_expiry
 from pipelines.data.row_quarantine import read_record, write_record
 from pipelines.data.versions import BATCH_TAG, TableVersion, check_tag, find_version, list_versions
@@ -30,6 +30,11 @@ TABLE_CHANGE = "TABLE_CHANGE"
 
 MOST_EXPIRED = 400
 """Maximum number of versions that one job expires, so that their ids fit into its environment variable."""
+
+
+class TableConflictError(MlopsError):
+    """Another writer committed to the table at the same time; nothing was changed."""
+
 
 SnapshotId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
 
@@ -67,7 +72,8 @@ def make_change(
     """Make a change of a dataset's table. Making it again changes nothing.
 
     Raises:
-        MlopsError: the change does not fit the table, or another writer committed at the same time.
+        TableConflictError: another writer committed at the same time.
+        MlopsError: the change does not fit the table.
     """
     from pyiceberg.exceptions import CommitFailedException
 
@@ -84,7 +90,7 @@ def make_change(
             case "expire":
                 log(_expire(descriptor, table, contract.name, change.snapshots))
     except CommitFailedException as error:
-        raise MlopsError(
+        raise TableConflictError(
             f"the table of {contract.name} was changed by another writer at the same time: {error}",
             fix="run the command again",
         ) from None
@@ -187,7 +193,7 @@ def _expire(descriptor: EnvironmentDescriptor, table: Table, dataset: str, snaps
     record_expiry(descriptor, dataset, chosen)
     ids = {int(version.snapshot) for version in chosen}
     kept = [each.snapshot for each in known.values() if each.is_included and int(each.snapshot) not in ids]
-    with table.transaction() as transaction:
+    with without_retries(table).transaction() as transaction:
         transaction.set_properties({KEPT_HISTORY: ",".join(kept)})
         from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 

@@ -733,7 +733,8 @@ class RuleResult:
         rows: numbers of some of the rows, from 1.
         keys: the primary keys of these rows, as text.
         binds: False if the rule is only reported.
-        is_checked: False if the rule reads a table that is not at hand.
+        is_checked: False if the rule was not checked.
+        unchecked_because: why it, and others like it, were not.
     """
 
     column: str
@@ -745,6 +746,7 @@ class RuleResult:
     keys: tuple[str, ...] = ()
     binds: bool = True
     is_checked: bool = True
+    unchecked_because: str = "they read tables (add --env)"
 
 
 EXAMPLES = 5

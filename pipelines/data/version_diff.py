@@ -12,6 +12,7 @@ from pipelines.data.catalog import TablePlace, open_table, primary_key_of, snaps
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.data.sql_quoting import quote
 from pipelines.declarations.plurals import counted
+from pipelines.declarations.printable import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +105,8 @@ class VersionDiff:
         before, after: ids of the snapshots.
         schema: columns that differ.
         rows: rows that differ.
-        columns: distributions of the columns that both versions have, the most changed first.
+        columns: distributions of the columns that both versions have, the most changed first; without the columns of
+            the key, whose values only identify rows.
     """
 
     dataset: str
@@ -211,7 +213,9 @@ def diff_rows(
         connection.register("after", parts.new)
         shared = parts.shared.num_rows if parts.shared is not None else 0
         rows = _row_changes(connection, key, both, shared, hide=any(name in personal for name in key))
-    columns = [change for name in both if (change := _column_change(parts, name, hide=name in personal)) is not None]
+    compared = [name for name in both if name not in key]
+    changes = (_column_change(parts, name, hide=name in personal) for name in compared)
+    columns = [change for change in changes if change is not None]
     columns.sort(key=lambda change: (-change.distance, change.column))
     return VersionDiff(dataset, *versions, schema, rows, tuple(columns))
 
@@ -379,7 +383,7 @@ def diff_lines(diff: VersionDiff) -> list[str]:
         lines.append("columns, the most changed first (distance from 0 to 1):")
     for each in diff.columns:
         lines.append(f"  {each.column:<24} {each.distance:.3f}{_figures(each)}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _figures(change: ColumnChange) -> str:

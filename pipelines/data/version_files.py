@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,9 @@ from pipelines.registry import clients
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from pyiceberg.schema import Schema
+
+    from pipelines.data.spark_rows import FileRows
 
 
 def declared_tables(project: Project, environment: str = "") -> TablePlace:
@@ -62,16 +67,62 @@ def read_named(place: TablePlace, dataset: str, version: str = LATEST) -> tuple[
     Raises:
         MlopsError: the table or the version does not exist, or cannot be read.
     """
+    with _readable(place, dataset, version):
+        found = find_version(list_versions(open_table(place, dataset)), version, dataset)
+        return read_version(place, dataset, found.snapshot)
+
+
+@contextmanager
+def _readable(place: TablePlace, dataset: str, version: str) -> Iterator[None]:
+    """Turn errors of AWS into errors that name the version."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        found = find_version(list_versions(open_table(place, dataset)), version, dataset)
-        return read_version(place, dataset, found.snapshot)
+        yield
     except (BotoCoreError, ClientError, OSError) as error:
         raise MlopsError(
             f"version {version} of {dataset} in {place.name} cannot be read: {error}",
             fix="check that the caller may read the Glue table and its files in the lake bucket",
         ) from error
+
+
+@dataclass(frozen=True)
+class SparkVersion:
+    """A version of a dataset, to be read on Spark.
+
+    Attributes:
+        snapshot: id of the snapshot.
+        schema: columns of the table at that snapshot.
+        rows: its rows, with all columns.
+        rows_of: finds columns of the current table of a dataset.
+    """
+
+    snapshot: str
+    schema: Schema
+    rows: FileRows
+    rows_of: Callable[[str, Sequence[str]], FileRows]
+
+
+def read_version_on_spark(place: TablePlace, dataset: str, version: str = LATEST) -> SparkVersion:
+    """Find the files of a version of a dataset; see `read_named`.
+
+    Raises:
+        MlopsError: the table or the version does not exist, or cannot be read.
+    """
+    from pipelines.data.spark_rows import rows_of_files, stored_types
+
+    def rows_of(name: str, columns: Sequence[str]) -> FileRows:
+        table = open_table(place, name)
+        tasks = list(table.scan(selected_fields=tuple(columns)).plan_files())
+        return rows_of_files(table, tasks, stored_types(table.schema().select(*columns)))
+
+    with _readable(place, dataset, version):
+        table = open_table(place, dataset)
+        found = find_version(list_versions(table), version, dataset)
+        scan = table.scan(snapshot_id=int(found.snapshot))
+        schema = scan.projection()
+        rows = rows_of_files(table, list(scan.plan_files()), stored_types(schema))
+    return SparkVersion(found.snapshot, schema, rows, rows_of)
 
 
 def load_version(dataset: str, version: str = LATEST, *, environment: str = "") -> pd.DataFrame:

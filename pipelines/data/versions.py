@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pipelines.data.catalog import BATCH, CONTRACT, SOURCE, history
+from pipelines.data.catalog import BATCH, BUNDLE, CONTRACT, INPUT, SOURCE, history
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.printable import printable
 
@@ -40,6 +40,8 @@ class TableVersion:
         batch: digest of the landing file.
         contract: version of the contract that checked the rows.
         tags: names of the version, without those that ingestion writes.
+        bundle: digest of the bundle that predicted the rows that it added; None for other datasets.
+        read: what was predicted: `<dataset>@<snapshot>`, or the digest of a file; None for other datasets.
         is_current: True for the version that readers get by default.
         is_included: True if the current version has its rows; False if the table was rolled back from it.
     """
@@ -56,6 +58,8 @@ class TableVersion:
     tags: tuple[str, ...]
     is_current: bool
     is_included: bool
+    bundle: str | None = None
+    read: str | None = None
 
 
 def list_versions(table: Table) -> list[TableVersion]:
@@ -90,6 +94,8 @@ def _described(snapshot: Snapshot, tags: tuple[str, ...], current: Snapshot | No
         tags=tags,
         is_current=current is not None and current.snapshot_id == snapshot.snapshot_id,
         is_included=snapshot.snapshot_id in included,
+        bundle=properties.get(BUNDLE),
+        read=properties.get(INPUT),
     )
 
 
@@ -149,6 +155,8 @@ def version_lines(versions: Iterable[TableVersion]) -> list[str]:
         rows = f"{version.rows} rows" if version.rows is not None else "rows unknown"
         added = f", {version.added} added" if version.added is not None else ""
         source = f" from {version.file}" if version.file else f" by {version.operation}"
+        if version.bundle is not None:
+            source = f" predicted from {version.file or version.read} by {version.bundle[:19]}…"
         checked = f", contract {version.contract}" if version.contract else ""
-        lines.append(f"{version.snapshot}  {version.at:%Y-%m-%d %H:%M:%S}  {rows}{added}{source}{checked}{shown}")
+        lines.append(f"{version.snapshot}  {version.at:%Y-%m-%d %H:%M:%S} UTC  {rows}{added}{source}{checked}{shown}")
     return lines

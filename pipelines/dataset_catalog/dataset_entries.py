@@ -13,6 +13,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.model import Model
+from pipelines.declarations.names import predictions_name
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
 
@@ -53,7 +54,7 @@ class DatasetEntry:
 
 
 def read_entries(project: Project, descriptor: EnvironmentDescriptor | None = None) -> list[DatasetEntry]:
-    """Read the datasets of a repository, sorted by name.
+    """Read the datasets of a repository, and the batch predictions of an environment, sorted by name.
 
     Args:
         project: the repository.
@@ -62,8 +63,6 @@ def read_entries(project: Project, descriptor: EnvironmentDescriptor | None = No
     Raises:
         MlopsError: a contract is not valid, or a table cannot be read.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     readers: dict[str, list[Model]] = {}
     for name in project.model_names:
         try:
@@ -73,17 +72,27 @@ def read_entries(project: Project, descriptor: EnvironmentDescriptor | None = No
         readers.setdefault(model.contract, []).append(model)
     entries = []
     for dataset in project.dataset_names:
-        versions: Sequence[TableVersion] = ()
-        try:
-            versions = list_versions(open_table(descriptor, dataset)) if descriptor is not None else ()
-        except MissingTableError:
-            versions = ()
-        except (BotoCoreError, ClientError, OSError) as error:
-            raise MlopsError(
-                f"the table of {dataset} cannot be read: {error}", fix="check that the caller may call glue:GetTable"
-            ) from error
-        entries.append(DatasetEntry(project.contract(dataset), tuple(readers.get(dataset, ())), tuple(versions)))
-    return entries
+        versions = tuple(_versions(descriptor, dataset) or ())
+        entries.append(DatasetEntry(project.contract(dataset), tuple(readers.get(dataset, ())), versions))
+    for name in project.model_names:
+        predicted = _versions(descriptor, predictions_name(name))
+        if predicted is not None:
+            entries.append(DatasetEntry(project.dataset_contract(predictions_name(name)), (), tuple(predicted)))
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _versions(descriptor: EnvironmentDescriptor | None, dataset: str) -> Sequence[TableVersion] | None:
+    """Return the versions of a dataset; None without an environment, or if it has no table."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return list_versions(open_table(descriptor, dataset)) if descriptor is not None else None
+    except MissingTableError:
+        return None
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise MlopsError(
+            f"the table of {dataset} cannot be read: {error}", fix="check that the caller may call glue:GetTable"
+        ) from error
 
 
 def search_entries(entries: Iterable[DatasetEntry], text: str) -> list[tuple[DatasetEntry, list[str]]]:
@@ -129,7 +138,7 @@ def entry_lines(entries: Iterable[DatasetEntry]) -> list[str]:
         facts += [f"{personal} personal"] if personal else []
         facts += [f"owner {entry.owner}"] if entry.owner else []
         if entry.current is not None:
-            facts.append(f"{entry.current.rows} rows of {entry.current.at:%Y-%m-%d %H:%M}")
+            facts.append(f"{entry.current.rows} rows of {entry.current.at:%Y-%m-%d %H:%M} UTC")
         lines.append(f"{entry.name}  {', '.join(facts)}")
         lines += [f"    {entry.purpose}"] if entry.purpose else []
     return lines

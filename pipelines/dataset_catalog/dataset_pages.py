@@ -142,7 +142,7 @@ def _rows(entry: DatasetEntry) -> str:
     current = entry.current
     if current is None:
         return ""
-    return f"{current.rows if current.rows is not None else 'unknown'} on {current.at:%Y-%m-%d %H:%M}"
+    return f"{current.rows if current.rows is not None else 'unknown'} on {current.at:%Y-%m-%d %H:%M} UTC"
 
 
 def _columns(entry: DatasetEntry) -> str:
@@ -182,7 +182,7 @@ def _versions(entry: DatasetEntry) -> str:
     rows = [
         [
             f"<code>{escape(version.snapshot)}</code>",
-            f"{version.at:%Y-%m-%d %H:%M}",
+            f"{version.at:%Y-%m-%d %H:%M} UTC",
             str(version.rows if version.rows is not None else "unknown"),
             escape(version.file or version.operation),
             escape(version.contract or ""),

@@ -10,7 +10,7 @@ from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.digests import Digest, canonical_json, digest_of_bytes
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.model import Task
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import DatasetName, Name
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
@@ -53,7 +53,7 @@ class DatasetVersion(Declaration):
         rows: number of rows.
     """
 
-    dataset: Name
+    dataset: DatasetName
     table: str
     snapshot: Annotated[str, StringConstraints(pattern=r"^[0-9]+$")]
     content: Digest

@@ -7,12 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.environment import Prometheus
 
 SETTINGS_VARIABLE = "CHECK_SETTINGS"
 """Environment variable that holds the settings, as JSON."""
 
 SECONDS_VARIABLE = "CHECK_SECONDS"
 """Environment variable that holds the least duration of a check, in seconds; each traffic step sets it."""
+
+AUTHORIZATION_VARIABLE = "CHECK_PROMETHEUS_AUTHORIZATION"
+"""Environment variable with the header `Authorization` for Prometheus, from a Secret."""
 
 
 class CanaryBounds(Declaration):
@@ -39,9 +43,15 @@ class CanarySettings(Declaration):
         golden_only: True to end once the golden requests are answered.
         wait_seconds: seconds to wait for a verdict after the declared duration of the step.
         bounds: what the canary must keep.
+        prometheus: where the counts are read; None for the pods.
     """
 
     fail_if: Literal["failed", "inconclusive"]
     golden_only: bool = False
     wait_seconds: Annotated[int, Field(ge=0)] = 0
     bounds: CanaryBounds
+    prometheus: Prometheus | None = None
+
+    def to_variable(self) -> str:
+        """Return the value of the environment variable. Images that were pinned before Prometheus refuse its name."""
+        return self.model_dump_json(exclude_none=True)

@@ -1,15 +1,16 @@
 """Data contract: the part of the Open Data Contract Standard v3.1 and v3.2 that this project enforces.
 
 Source: https://bitol-io.github.io/open-data-contract-standard/. Keys that only describe (team, support, synonyms, …)
-are accepted unread. Of the service levels, `frequency` schedules ingestion. Keys that the standard does not define are
-rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
+are accepted unread. Of the service levels, `frequency`, `freshness` and `retention` bind. Keys that the standard does
+not define are rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -19,7 +20,8 @@ from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.names import ColumnName, Name
 from pipelines.declarations.quality import COLUMN_PLACEHOLDERS, PLACEHOLDER, Quality
 from pipelines.declarations.relationships import ForeignKey, Relationship
-from pipelines.declarations.service_level import FREQUENCY, ServiceLevel, ingest_schedule
+from pipelines.declarations.service_level import FREQUENCY, RETENTION, ServiceLevel, ingest_schedule, retention_level
+from pipelines.declarations.sql_types import default_type, known_types, sql_type
 from pipelines.declarations.value_range import (
     KINDS,
     Scalar,
@@ -38,18 +40,20 @@ MAXIMUM_QUARANTINED = "maximumQuarantinedPercent"
 
 DEFAULT_MAXIMUM_QUARANTINED = 20.0
 
+ENGINE = "engine"
+"""Custom property of a contract: where whole tables of the dataset are read, one of `ENGINES`."""
+
+Engine = Literal["process", "spark"]
+
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""`process`: in the process that reads them. `spark`: on a Spark Connect server, for tables larger than a machine."""
+
+PREDICTION_COLUMNS = "predictionColumns"
+"""Custom property of a contract: columns that batch predictions copy from their input, besides keys without personal
+data."""
+
 RESERVED_COLUMNS = ("file_row_number",)
 """Column names that the query engine needs when it reads Parquet files."""
-
-STORED_TYPES: dict[LogicalType, dict[str, StoredType]] = {
-    "string": {"string": "string", "varchar": "string", "text": "string"},
-    "integer": {"long": "long", "bigint": "long", "int": "int", "integer": "int"},
-    "number": {"double": "double", "float": "float"},
-    "boolean": {"boolean": "boolean", "bool": "boolean"},
-    "date": {"date": "date"},
-    "timestamp": {"timestamp": "timestamp"},
-}
-"""`logicalType` → `physicalType`, in lower case → stored type. The first of each is the default: it loses nothing."""
 
 
 class TypeOptions(Declaration):
@@ -73,6 +77,21 @@ class TypeOptions(Declaration):
     format: str | None = None
     timezone: bool | None = None
     default_timezone: str | None = Field(None, alias="defaultTimezone")
+
+    def bounded(self, bounds: Mapping[str, int]) -> TypeOptions:
+        """Return the options with further bounds, where its own are not tighter.
+
+        Args:
+            bounds: name of an attribute → number.
+        """
+        tighter: dict[str, int | float] = {}
+        for name, bound in bounds.items():
+            own = getattr(self, name)
+            if own is None:
+                tighter[name] = bound
+            elif isinstance(own, int | float) and not isinstance(own, bool):
+                tighter[name] = max(own, bound) if name.endswith("minimum") else min(own, bound)
+        return self.model_copy(update=tighter)
 
 
 _FORMATS: dict[StoredType, str] = {"int": "i32", "long": "i64", "float": "f32", "double": "f64", "date": "yyyy-MM-dd"}
@@ -99,6 +118,7 @@ class Column(Declaration):
     """Column of the table: a property of the contract's schema object.
 
     Attributes:
+        physical_type: as SQL spells it. `varchar(18)` and `decimal(10, 2)` bound the values, like `options`.
         allowed: `enum` in the file: the only values that rows may have, besides null.
         quality: quality rules and descriptions; `rules` are those that bind, `warnings` those that are only reported.
     """
@@ -114,7 +134,9 @@ class Column(Declaration):
     unique: bool = False
     primary_key: bool = Field(False, alias="primaryKey")
     primary_key_position: int | None = Field(None, alias="primaryKeyPosition")
-    options: TypeOptions = Field(default_factory=lambda: TypeOptions(), alias="logicalTypeOptions")
+    options: TypeOptions = Field(
+        default_factory=lambda: TypeOptions(), alias="logicalTypeOptions", validate_default=True
+    )
     allowed: Annotated[tuple[EnumValue, ...], Field(min_length=1)] | None = Field(None, alias="enum")
     classification: str | None = None
     critical_data_element: bool = Field(False, alias="criticalDataElement")
@@ -138,10 +160,17 @@ class Column(Declaration):
     @classmethod
     def _can_be_stored(cls, value: str | None, info: ValidationInfo) -> str | None:
         logical_type = info.data.get("logical_type")
-        if value is not None and logical_type is not None and value.lower() not in STORED_TYPES[logical_type]:
-            known = ", ".join(STORED_TYPES[logical_type])
+        if value is not None and logical_type is not None and sql_type(logical_type, value) is None:
+            known = known_types(logical_type)
             raise ValueError(f"one of {known} (logicalType is {logical_type}); found {value!r}")
         return value
+
+    @field_validator("options")
+    @classmethod
+    def _has_the_bounds_of_its_type(cls, value: TypeOptions, info: ValidationInfo) -> TypeOptions:
+        logical_type, physical_type = info.data.get("logical_type"), info.data.get("physical_type")
+        found = sql_type(logical_type, physical_type) if logical_type and physical_type else None
+        return value.bounded(found.bounds) if found is not None and found.bounds else value
 
     @field_validator("name")
     @classmethod
@@ -160,8 +189,14 @@ class Column(Declaration):
     @property
     def stored_as(self) -> StoredType:
         """The type of the column in the Iceberg table."""
-        types = STORED_TYPES[self.logical_type]
-        return types[self.physical_type.lower()] if self.physical_type else next(iter(types.values()))
+        found = sql_type(self.logical_type, self.physical_type) if self.physical_type else None
+        return found.stored if found is not None else default_type(self.logical_type)
+
+    @property
+    def decimals(self) -> int | None:
+        """Digits after the point that its physical type allows (`decimal(10, 2)`); None if it allows any number."""
+        found = sql_type(self.logical_type, self.physical_type) if self.physical_type else None
+        return found.decimals if found is not None else None
 
     @property
     def rules(self) -> tuple[Quality, ...]:
@@ -404,7 +439,8 @@ class Contract(Declaration):
         tables: `schema` in the file; a list of one.
         service_levels: `slaProperties` in the file.
         custom_properties: `maximumQuarantinedPercent` bounds the rows of a landing file that may be quarantined;
-            `monitoring` has the settings of the dataset's monitor.
+            `monitoring` has the settings of the dataset's monitor; `engine` says where its whole table is read;
+            `predictionColumns` lists columns that batch predictions copy.
     """
 
     api_version: Literal["v3.1.0", "v3.2.0"] = Field(alias="apiVersion")
@@ -496,6 +532,35 @@ class Contract(Declaration):
         return self
 
     @property
+    def prediction_columns(self) -> tuple[str, ...]:
+        """Columns that batch predictions copy from their input because the contract says so."""
+        found = (entry.value for entry in self.custom_properties if entry.property == PREDICTION_COLUMNS)
+        return tuple(next(found, ()))
+
+    @model_validator(mode="after")
+    def _names_prediction_columns(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            key: Key = ("customProperties", index)
+            if entry.property == PREDICTION_COLUMNS:
+                if not isinstance(entry.value, list):
+                    problems.append(((*key, "value"), "a list of columns", repr(entry.value)))
+                    continue
+                known = ", ".join(self.columns)
+                problems += [
+                    ((*key, "value", place), f"one of {known}, once", repr(name))
+                    for place, name in enumerate(entry.value)
+                    if name not in self.columns or name in entry.value[:place]
+                ]
+            elif difflib.get_close_matches(entry.property, [PREDICTION_COLUMNS], cutoff=0.85):
+                problems.append(((*key, "property"), PREDICTION_COLUMNS, repr(entry.property)))
+        if sum(entry.property == PREDICTION_COLUMNS for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{PREDICTION_COLUMNS} at most once", "it twice"))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
+    @property
     def monitoring(self) -> DataMonitorSettings:
         """How the dataset is monitored."""
         found = (entry.value for entry in self.custom_properties if entry.property == MONITORING)
@@ -522,6 +587,29 @@ class Contract(Declaration):
         return self
 
     @property
+    def engine(self) -> Engine:
+        """Where the whole table is read: profiled, and checked against the contract."""
+        found = (entry.value for entry in self.custom_properties if entry.property == ENGINE)
+        named: Engine = next(found, ENGINES[0])
+        return named
+
+    @model_validator(mode="after")
+    def _names_an_engine(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            key: Key = ("customProperties", index)
+            if entry.property == ENGINE:
+                if entry.value not in ENGINES:
+                    problems.append(((*key, "value"), f"one of {', '.join(ENGINES)}", repr(entry.value)))
+            elif difflib.get_close_matches(entry.property.lower(), [ENGINE], cutoff=0.85):
+                problems.append(((*key, "property"), ENGINE, repr(entry.property)))
+        if sum(entry.property == ENGINE for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{ENGINE} at most once", "it twice"))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
+    @property
     def ingest_schedule(self) -> str | None:
         """When to look for new data, as a cron expression in UTC; None to ingest on request only."""
         return None if self.status == "retired" else ingest_schedule(self.name, self.service_levels)
@@ -533,11 +621,43 @@ class Contract(Declaration):
             raise ValueError(f"at most one frequency in slaProperties; found {found}")
         return self
 
+    @property
+    def retention_column(self) -> Column | None:
+        """The column that gives the age of rows, if rows are removed after the retention; None if they stay."""
+        level = retention_level(self.service_levels)
+        element = (level.element or self.sla_default_element) if level is not None else None
+        return self.columns.get(_last_part(element)) if element else None
+
+    @model_validator(mode="after")
+    def _retention_can_be_kept(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        found = [index for index, level in enumerate(self.service_levels) if level.property == RETENTION]
+        if len(found) > 1:
+            problems.append((("slaProperties", found[1], "property"), f"at most one {RETENTION}", "another one"))
+        for index in found[:1]:
+            own = self.service_levels[index].element
+            key: Key = ("slaProperties", index, "element") if own else ("slaDefaultElement",)
+            element = own or self.sla_default_element
+            column = self.columns.get(_last_part(element)) if element else None
+            dated = [name for name, each in self.columns.items() if each.stored_as in ("date", "timestamp")]
+            if element and (column is None or column.name not in dated):
+                what = f"{element!r}, which is {column.logical_type}" if column is not None else repr(element)
+                expected = f"one of {', '.join(dated)}" if dated else "no element, because no column is a date"
+                problems.append((key, f"{expected} (the age of a row)", what))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
     @model_validator(mode="after")
     def _one_name(self) -> Contract:
         if self.table.name != self.name:
             raise KeyedError((("schema", 0, "name"), f"{self.name!r}, as in name", repr(self.table.name)))
         return self
+
+
+def _last_part(element: str) -> str:
+    """Return the column of an element of a service level: `column`, or `table.column`."""
+    return element.rpartition(".")[2]
 
 
 def _wrong_settings(key: Key, value: Any, columns: tuple[str, ...]) -> list[tuple[Key, str, str]]:

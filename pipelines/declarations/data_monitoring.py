@@ -1,4 +1,4 @@
-"""Settings of a dataset's monitor: the custom property `monitoring` of its contract."""
+"""Settings of a dataset's monitor (the custom property `monitoring`), and when its table is cared for."""
 
 from __future__ import annotations
 
@@ -27,8 +27,19 @@ ALARMS_METRIC = "Alarms"
 DATASET_DIMENSION = "Dataset"
 """CloudWatch dimension of a data monitor's metrics."""
 
+TABLE_DIMENSION = "Table"
+"""CloudWatch dimension of the metrics of a table's care."""
+
+CARE_HOUR = 2
+"""Hour (UTC) at which tables are cared for, before new data is looked for."""
+
+VOLUME_PERIODS = 26 * 7
+"""Periods (days or deliveries) before the newest one from which its volume is forecast."""
+
 _SUB_DAILY_SILENCE_HOURS = 3
-_DAILY_SILENCE_HOURS = 26
+
+DAILY_SILENCE_HOURS = 26
+"""Hours without a run after which a daily job counts as dead."""
 
 
 class DataMonitorSettings(Declaration):
@@ -61,10 +72,19 @@ def monitor_schedule(dataset: str, levels: Sequence[ServiceLevel]) -> str:
 
     The minute depends on the dataset's name, so that the jobs of many datasets do not start together.
     """
-    minute = int(hashlib.sha256(f"monitor {dataset}".encode()).hexdigest(), 16) % 60
+    minute = _minute("monitor", dataset)
     return f"{minute} {MONITOR_HOUR} * * *" if is_daily(levels) else f"{minute} * * * *"
+
+
+def care_schedule(dataset: str) -> str:
+    """Return when to care for the table of a dataset, as a cron expression in UTC: daily."""
+    return f"{_minute('care', dataset)} {CARE_HOUR} * * *"
+
+
+def _minute(job: str, dataset: str) -> int:
+    return int(hashlib.sha256(f"{job} {dataset}".encode()).hexdigest(), 16) % 60
 
 
 def longest_silence_hours(levels: Sequence[ServiceLevel]) -> int:
     """Return after how many hours without a run the monitor of a dataset counts as dead."""
-    return _DAILY_SILENCE_HOURS if is_daily(levels) else _SUB_DAILY_SILENCE_HOURS
+    return DAILY_SILENCE_HOURS if is_daily(levels) else _SUB_DAILY_SILENCE_HOURS

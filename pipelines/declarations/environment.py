@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
@@ -156,12 +158,60 @@ class GitHubAlarms(Declaration):
     Attributes:
         repository: `owner/name`.
         api: address of GitHub's API: `https://api.<name>.ghe.com` for GitHub Enterprise Cloud with data residency.
+            No other address: EventBridge sends the token there.
     """
 
     repository: Repository
-    api: Annotated[str, StringConstraints(pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._/-]*)?$")] = (
-        "https://api.github.com"
-    )
+    api: Annotated[
+        str, StringConstraints(pattern=r"^https://api\.(github\.com|[a-z0-9]([a-z0-9-]*[a-z0-9])?\.ghe\.com)$")
+    ] = "https://api.github.com"
+
+
+class SecretKey(Declaration):
+    """A value in a Kubernetes Secret of the environment's namespace, which you create.
+
+    Attributes:
+        secret: name of the Secret.
+        key: key of the value.
+    """
+
+    secret: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]{1,253}$")]
+
+
+class Prometheus(Declaration):
+    """A Prometheus that scrapes the pods of endpoints, or a service with the same HTTP API.
+
+    Attributes:
+        url: base URL of its HTTP API, without `/api/v1`. A name that ends in `.svc` is a Service of the cluster.
+        authorization: value of the header `Authorization`, such as `Bearer …`; None to send none. Needs HTTPS.
+        certificate_authority: certificates in PEM that sign the server's own; None for the public ones.
+        pod_port: port of its pods, if it is a Service of the cluster; None for the port of the URL.
+        scraper_namespace: namespace of the pods that scrape, which may then connect to the pods of endpoints; None for
+            that of the Service.
+    """
+
+    url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[\w./~-]*)?$")
+    ]
+    authorization: SecretKey | None = None
+    certificate_authority: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----\n")] | None = None
+    pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    scraper_namespace: Name | None = None
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Prometheus:
+        if not self.url.startswith("https://"):
+            for name in ("authorization", "certificate_authority"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"a url that begins with https:// for {name}; found {self.url}")
+        return self
+
+    @property
+    def service_namespace(self) -> str | None:
+        """Namespace of the Service in the URL; None if it is not a Service of the cluster."""
+        host = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..+)?", urlsplit(self.url).hostname or "")
+        return host[1] if host is not None else None
 
 
 class Monitoring(Declaration):
@@ -173,6 +223,7 @@ class Monitoring(Declaration):
         models: False to monitor no model. A model can also leave itself out.
         alarm_topics: ARNs of SNS topics that are notified when a CloudWatch alarm of a monitor goes off and when it
             ends; none for the console only.
+        prometheus: where canary checks read the counts of requests; None to read them from the pods.
     """
 
     github: GitHubAlarms | None = None
@@ -181,6 +232,22 @@ class Monitoring(Declaration):
     alarm_topics: tuple[
         Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[\w-]+$")], ...
     ] = ()
+    prometheus: Prometheus | None = None
+
+
+class SparkSettings(Declaration):
+    """The Spark Connect server that reads the tables of datasets whose contract says `engine: spark`.
+
+    Attributes:
+        remote: a server outside the program, as `sc://host:port`; None to run one in the cluster.
+        cpu, memory: requests and limits of the server in the cluster, as in Kubernetes.
+        scratch: size of its volume for what does not fit into memory.
+    """
+
+    remote: Annotated[str, StringConstraints(pattern=r"^sc://[A-Za-z0-9.-]+:[0-9]{2,5}$")] | None = None
+    cpu: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,2}$")] = "4"
+    memory: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}Gi$")] = "16Gi"
+    scratch: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}Gi$")] = "50Gi"
 
 
 class CanaryHandling(Declaration):
@@ -245,6 +312,7 @@ class EnvironmentConfig(Declaration):
         endpoints: addresses of the endpoints, and who may connect to them.
         monitoring: the monitors of the environment.
         canary: what happens to a release on trial without a verdict.
+        spark: the server for datasets whose contract says `engine: spark`.
     """
 
     promotes_from: Name | None
@@ -270,6 +338,7 @@ class EnvironmentConfig(Declaration):
     endpoints: EndpointAccess = EndpointAccess()
     monitoring: Monitoring = Monitoring()
     canary: CanaryHandling = CanaryHandling()
+    spark: SparkSettings = SparkSettings()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

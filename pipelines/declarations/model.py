@@ -263,6 +263,20 @@ class Serving(Declaration):
     canary: CanaryPolicy = CanaryPolicy()
 
 
+class BatchPrediction(Declaration):
+    """Prediction by batch, in the environments where the model is released.
+
+    Attributes:
+        datasets: datasets whose versions may be predicted, besides the one that the model is trained on.
+        resources: resources of the job.
+        deadline_seconds: maximum duration of a run.
+    """
+
+    datasets: tuple[Name, ...] = ()
+    resources: Resources = Resources(cpu="1", memory="2Gi")
+    deadline_seconds: Annotated[int, Field(gt=0)] = 3600
+
+
 class Model(Declaration):
     """`models/<name>/model.yaml`.
 
@@ -277,6 +291,7 @@ class Model(Declaration):
         features: columns to predict from, in the order of a request.
         protected: attributes to report fairness for; they need not be features.
         slices: parts of the holdout to evaluate separately.
+        batch: how the model predicts files and dataset versions.
         monitoring: how the model is monitored where it is released.
     """
 
@@ -293,7 +308,13 @@ class Model(Declaration):
     training: Training
     gates: Gates
     serving: Serving
+    batch: BatchPrediction = BatchPrediction()
     monitoring: ModelMonitoring = ModelMonitoring()
+
+    @property
+    def predicted_datasets(self) -> tuple[str, ...]:
+        """The datasets whose versions may be predicted by batch, each once."""
+        return tuple(dict.fromkeys((self.contract, *self.batch.datasets)))
 
     @model_validator(mode="after")
     def _holds_together(self) -> Model:

@@ -9,6 +9,9 @@ from pydantic import StringConstraints
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")]
 """2 to 40 lower-case letters, digits and hyphens: valid in Kubernetes, IAM and S3."""
 
+DatasetName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,50}[a-z0-9]$")]
+"""Name of a dataset: that of its contract, or that of a model followed by `-predictions`."""
+
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 """Lower-case letters, digits and underscores: valid in Parquet, Glue, SQL and JSON."""
 
@@ -53,14 +56,33 @@ def service_name(model: str, role: Literal["root", "ping", "pong"]) -> str:
     return f"{model}-{role}"
 
 
+PREDICTIONS_SUFFIX = "-predictions"
+"""End of the names of datasets of predictions. With it, the name of a model is a name of a dataset."""
+
+
 def monitor_name(dataset: str) -> str:
     """Return the name of the workload that monitors a dataset."""
     return f"monitor-{dataset}"
 
 
+def care_name(dataset: str) -> str:
+    """Return the name of the workload that cares for a dataset's table."""
+    return f"care-{dataset}"
+
+
 def model_monitor_name(model: str) -> str:
     """Return the name of the workload that monitors a model. A dataset may have the same name as a model."""
     return f"observe-{model}"
+
+
+def predictions_name(model: str) -> str:
+    """Return the name of the dataset of a model's batch predictions."""
+    return f"{model}{PREDICTIONS_SUFFIX}"
+
+
+def prediction_job_name(model: str) -> str:
+    """Return the name of the workload that predicts by batch."""
+    return f"predict-{model}"
 
 
 def serving_name(model: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 COMMAND_MARK = "##["
-"""Beginning of a command in the log of a GitHub job, anywhere in a line (actions/runner, `ActionCommand.cs`)."""
+"""Beginning of a command in the log of a GitHub job, anywhere in a line. A line that begins with `::` is one, too
+(actions/runner, `ActionCommand.cs`)."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -20,4 +21,5 @@ def printable(text: str, keep: str = "") -> str:
 
 def log_line(line: str) -> str:
     """Return a line that a job printed, so that neither a terminal nor a GitHub runner acts on it."""
-    return printable(line, keep="\t").replace(COMMAND_MARK, "##\u200b[")
+    shown = printable(line, keep="\t").replace(COMMAND_MARK, "##\u200b[")
+    return shown.replace("::", ":\u200b:", 1) if shown.lstrip().startswith("::") else shown

@@ -14,6 +14,8 @@ from pipelines.declarations.documents import Key, dotted, parse_yaml, read, read
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.model import TARGET_TYPES, Model
+from pipelines.declarations.names import PREDICTIONS_SUFFIX
+from pipelines.declarations.predictions_contract import predictions_contract
 from pipelines.declarations.release import Release
 
 PROGRAM = "Pulumi.yaml"
@@ -82,10 +84,30 @@ class Project:
         return url
 
     def _program(self) -> dict[str, object]:
-        """Return the content of `Pulumi.yaml`; empty if it is not an object."""
+        """Return the content of `Pulumi.yaml`; empty if it is not an object.
+
+        Raises:
+            MlopsError: it is not valid YAML, or environments are configured elsewhere than in the files that gates
+                judge and that approvers own.
+        """
         file = self.root / PROGRAM
         program = parse_yaml(read_bytes(file), file)[0]
-        return program if isinstance(program, dict) else {}
+        if not isinstance(program, dict):
+            return {}
+        defaults = program.get("config")
+        names = ("environment", f"{program.get('name')}:environment", "mlops:environment")
+        found = [key for key in names if isinstance(defaults, dict) and key in defaults]
+        found += ["config"] if isinstance(defaults, str) else []  # the former name of stackConfigDir
+        found += ["stackConfigDir"] if "stackConfigDir" in program else []
+        found += [
+            name for name in ("Pulumi.json", "Pulumi.yml") if (self.root / name).exists()
+        ]  # Pulumi reads one file
+        if found:
+            raise MlopsError(
+                f"{file}: expected environments to be configured in Pulumi.<environment>.yaml only, found {found[0]}",
+                fix="remove it",
+            )
+        return program
 
     @property
     def models_folder(self) -> Path:
@@ -220,6 +242,15 @@ class Project:
         labels = {each.labels.dataset for each in sources if each.enabled and each.labels is not None}
         return tuple(name for name in self.dataset_names if name in labels)
 
+    def predicting(self, dataset: str) -> tuple[str, ...]:
+        """Return the models that may predict versions of a dataset by batch.
+
+        Raises:
+            MlopsError: a model is not valid.
+        """
+        models = ((name, self.model(name)) for name in self.model_names)
+        return tuple(name for name, model in models if dataset in model.predicted_datasets)
+
     def check_ingests(self, environment: str, dataset: str) -> None:
         """Check that a dataset is ingested in an environment.
 
@@ -270,6 +301,7 @@ class Project:
                 expected = f"a column of {model.contract} ({', '.join(columns)})"
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, repr(column)))
         problems += self._label_problems(path, model, lines)
+        problems += self._batch_problems(path, model, lines)
         problems += [
             Problem(path, lines.get(key), dotted(key), expected, found, fix)
             for key, expected, found, fix in _misfits(model, {n: c.logical_type for n, c in columns.items()})
@@ -302,6 +334,35 @@ class Project:
             if column is not None and column not in columns
         ]
 
+    def _batch_problems(self, path: Path, model: Model, lines: Mapping[Key, int]) -> list[Problem]:
+        """Check the datasets that may be predicted by batch against their contracts."""
+        problems = []
+        for index, dataset in enumerate(model.batch.datasets):
+            key: Key = ("batch", "datasets", index)
+            if not self.contract_file(dataset).is_file():
+                known = ", ".join(self.dataset_names) or "none yet"
+                problems.append(Problem(path, lines.get(key), dotted(key), f"one of {known}", repr(dataset)))
+                continue
+            columns = self.contract(dataset).columns
+            if lacks := [name for name in model.features if name not in columns]:
+                expected = f"a dataset with the features {', '.join(model.features)}"
+                found = f"{dataset!r} without {', '.join(lacks)}"
+                problems.append(Problem(path, lines.get(key), dotted(key), expected, found))
+        return problems
+
+    def dataset_contract(self, dataset: str) -> Contract:
+        """Return the contract of a dataset, or of the batch predictions of a model.
+
+        Raises:
+            MlopsError: there is neither.
+            DeclarationError: a declaration is not valid.
+        """
+        model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+        if model != dataset and model in self.model_names:
+            declared = self.model(model)
+            return predictions_contract(declared, self.contract(declared.contract))
+        return self.contract(dataset)
+
     def contract(self, dataset: str) -> Contract:
         """Read the contract of a dataset.
 
@@ -316,6 +377,12 @@ class Project:
                 fix=f"use one of the datasets: {', '.join(self.dataset_names) or 'none yet'}",
             )
         contract = read(path, Contract)
+        model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+        if model != dataset and model in self.model_names:
+            fix = f"rename the dataset: {dataset} has the batch predictions of the model {model}"
+            raise DeclarationError(
+                [Problem(path, None, "name", "a name that does not belong to the predictions of a model", dataset, fix)]
+            )
         if contract.name != dataset:
             _, lines = parse_yaml(read_bytes(path), path)
             expected = f"{dataset!r}, the file's name"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
@@ -15,6 +16,11 @@ FREQUENCY = "frequency"
 
 FRESHNESS = ("freshness", "latency")
 """Service levels that say how old the newest data may be; the first that a contract has counts."""
+
+RETENTION = "retention"
+"""Service level that says how long data is kept."""
+
+LONGEST_RETENTION_YEARS = 1000
 
 DAILY_HOUR = 4
 """Hour (UTC) at which daily data is looked for."""
@@ -35,9 +41,12 @@ class ServiceLevel(Declaration):
 
     Attributes:
         property: name of the service level. `frequency` schedules ingestion, `freshness` (or `latency`) bounds the age
-            of the newest delivery for the monitor; the others are accepted unread.
-        value: the agreed value; of `frequency`, the time between two deliveries in `unit`; of `freshness`, an age.
+            of the newest delivery for the monitor, and `retention` the age of rows and versions; the others are
+            accepted unread.
+        value: the agreed value; of `frequency`, the time between two deliveries in `unit`; of `freshness` and
+            `retention`, an age.
         unit: unit of the value: `min`, `h`, `d`, `w`, `mo`, `y`.
+        element: of `retention`, the column of type date or timestamp that gives the age of a row.
         scheduler: `cron` if `schedule` is a cron expression.
         schedule: when to look for new data, in UTC; overrides `value` of `frequency`.
     """
@@ -54,6 +63,18 @@ class ServiceLevel(Declaration):
     schedule: str | None = None
     custom_properties: tuple[dict[str, Any], ...] = Field((), alias="customProperties")
     authoritative_definitions: tuple[dict[str, Any], ...] = Field((), alias="authoritativeDefinitions")
+
+    @model_validator(mode="after")
+    def _retention_is_a_time(self) -> ServiceLevel:
+        if self.property == RETENTION:
+            minutes = _duration_minutes(self)
+            if minutes is None or minutes < _MINUTES["d"] or minutes > LONGEST_RETENTION_YEARS * _MINUTES["y"]:
+                found = " ".join(str(each) for each in (self.value, self.unit) if each is not None) or "none"
+                raise ValueError(
+                    f"a retention of 1 day to {LONGEST_RETENTION_YEARS} years (value: a number; unit: d, w, mo or y); "
+                    f"found {found}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _frequency_can_be_scheduled(self) -> ServiceLevel:
@@ -112,6 +133,18 @@ def freshness_minutes(levels: Sequence[ServiceLevel]) -> float | None:
     """Return the greatest agreed age of the newest delivery in minutes; None if the contract gives none."""
     named = (level for name in FRESHNESS for level in levels if level.property == name)
     return next((minutes for level in named if (minutes := _duration_minutes(level)) is not None), None)
+
+
+def retention_level(levels: Sequence[ServiceLevel]) -> ServiceLevel | None:
+    """Return the service level that says how long data is kept; None if the contract has none."""
+    return next((level for level in levels if level.property == RETENTION), None)
+
+
+def retention_time(levels: Sequence[ServiceLevel]) -> timedelta | None:
+    """Return how long data is kept; None if the contract does not say."""
+    level = retention_level(levels)
+    minutes = _duration_minutes(level) if level is not None else None
+    return timedelta(minutes=minutes) if minutes is not None else None
 
 
 def _duration_minutes(level: ServiceLevel) -> float | None:

@@ -17,6 +17,9 @@ from pipelines.github.workflow_run import add_summary
 
 FIELDS = "number,title,headRefName,url,state,isCrossRepository"
 
+REVIEWERS = ("OWNER", "MEMBER", "COLLABORATOR")
+"""Associations with a repository whose approvals are recorded. In a public one, everyone on GitHub can approve."""
+
 MOST_OPEN = "1000"
 """How many open pull requests of one branch name to list: forks may have branches of the same name."""
 
@@ -47,7 +50,7 @@ class Merge:
     Attributes:
         number: its number.
         author: login of the account that opened it.
-        approvers: logins of the accounts whose approval was in force, sorted.
+        approvers: logins of the members and collaborators whose approval was in force, sorted.
     """
 
     number: int
@@ -165,7 +168,9 @@ def find_merge(gh: Gh, commit: str) -> Merge | None:
     number = int(pull["number"])
     newest: dict[str, str] = {}
     for review in gh.list_all(f"pulls/{number}/reviews"):
-        if review["state"] in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):  # a later comment withdraws nothing
+        is_known = review.get("author_association") in REVIEWERS
+        # A later comment withdraws nothing.
+        if is_known and review["state"] in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):
             newest[_login(review)] = review["state"]
     approvers = sorted(login for login, state in newest.items() if state == "APPROVED")
     return Merge(number, _login(pull), tuple(approvers))

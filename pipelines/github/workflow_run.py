@@ -27,36 +27,59 @@ def refuse_enterprise_server() -> None:
 
 
 def set_output(name: str, value: str) -> None:
-    """Set an output of the current workflow step; do nothing outside a workflow."""
-    path = os.environ.get("GITHUB_OUTPUT")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{name}={value}\n")
+    """Set an output of the current workflow step; do nothing outside a workflow.
+
+    Raises:
+        MlopsError: the value has several lines.
+    """
+    _append("GITHUB_OUTPUT", _line(f"{name}={value}"))
 
 
 def add_summary(text: str) -> None:
     """Add Markdown to the summary of the current workflow run; do nothing outside a workflow."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+    _append("GITHUB_STEP_SUMMARY", text)
 
 
 def add_path(folder: Path) -> None:
-    """Put a folder in front of PATH for this process and for later steps of the job."""
+    """Put a folder in front of PATH for this process and for later steps of the job.
+
+    Raises:
+        MlopsError: its name has several lines.
+    """
+    line = _line(str(folder))
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
-    path = os.environ.get("GITHUB_PATH")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{folder}\n")
+    _append("GITHUB_PATH", line)
 
 
 def set_variable(name: str, value: str) -> None:
-    """Set an environment variable for later steps of the job; do nothing outside a workflow."""
-    path = os.environ.get("GITHUB_ENV")
+    """Set an environment variable for later steps of the job; do nothing outside a workflow.
+
+    Raises:
+        MlopsError: the value has several lines.
+    """
+    _append("GITHUB_ENV", _line(f"{name}={value}"))
+
+
+def _line(text: str) -> str:
+    """Return a text that a workflow reads as one line. Otherwise the name of a file could set any output.
+
+    Raises:
+        MlopsError: it has line breaks.
+    """
+    if "\n" in text or "\r" in text:
+        raise MlopsError(
+            f"for later steps of the workflow: expected one line, found {text!r}",
+            fix="rename the file or the object that has a line break in its name",
+        )
+    return text
+
+
+def _append(variable: str, text: str) -> None:
+    """Append a text and a line break to the file that an environment variable names, if it is set."""
+    path = os.environ.get(variable)
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{name}={value}\n")
+            file.write(f"{text}\n")
 
 
 def run_url() -> str:

@@ -35,7 +35,12 @@ STYLE = """
   }
 """
 
-LAYERS: tuple[tuple[Kind, ...], ...] = (("contract", "file"), ("version", "column"), ("bundle",), ("release",))
+LAYERS: tuple[tuple[Kind, ...], ...] = (
+    ("contract", "file"),
+    ("version", "column"),
+    ("bundle", "input"),
+    ("release", "prediction"),
+)
 """Kinds of nodes that are drawn below each other. Every edge leads to the next layer, so none crosses a box."""
 
 HEADINGS: dict[Kind, str] = {
@@ -45,6 +50,8 @@ HEADINGS: dict[Kind, str] = {
     "version": "Dataset versions",
     "bundle": "Bundles",
     "release": "Releases",
+    "input": "Inputs of batch predictions",
+    "prediction": "Batch predictions",
 }
 
 

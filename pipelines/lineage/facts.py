@@ -68,6 +68,29 @@ class BundleFact(Declaration):
     trained: AwareDatetime | None
 
 
+class PredictionFact(Declaration):
+    """A batch prediction: a version of a model's dataset of predictions.
+
+    Attributes:
+        environment, model, snapshot: identify it.
+        at: when it was committed.
+        rows: number of rows that it added; None if unknown.
+        bundle: digest of the bundle that predicted.
+        file: name of the file that was predicted; None if a dataset version was.
+        dataset, read: the dataset and the snapshot that were predicted; None if a file was.
+    """
+
+    environment: str
+    model: str
+    snapshot: str
+    at: AwareDatetime
+    rows: int | None
+    bundle: str
+    file: str | None = None
+    dataset: str | None = None
+    read: str | None = None
+
+
 class ReleaseFact(Declaration):
     """A record of the ledger that took a bundle live, or ended it.
 
@@ -95,15 +118,18 @@ class LineageFacts(Declaration):
 
     Attributes:
         gathered: when they were read.
-        versions, bundles, releases: the facts, the oldest first.
+        environments: the environments, in the order of promotion.
+        versions, bundles, releases, predictions: the facts, the oldest first.
         targets: model → column that it predicts, as declared when the facts were read.
     """
 
     format: Literal["mlops/lineage/v1"] = "mlops/lineage/v1"
     gathered: AwareDatetime
+    environments: tuple[str, ...] = ()
     versions: tuple[VersionFact, ...] = ()
     bundles: tuple[BundleFact, ...] = ()
     releases: tuple[ReleaseFact, ...] = ()
+    predictions: tuple[PredictionFact, ...] = ()
     targets: dict[str, str] = Field(default_factory=dict)
 
 

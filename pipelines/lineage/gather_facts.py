@@ -13,13 +13,12 @@ from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.names import predictions_name
 from pipelines.declarations.project import Project
-from pipelines.lineage.facts import BundleFact, LineageFacts, ReleaseFact, VersionFact
+from pipelines.lineage.facts import BundleFact, LineageFacts, PredictionFact, ReleaseFact, VersionFact
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Ledger
-
-MOST_MODELS = 10_000
-READ_AT_ONCE = 8
+from pipelines.registry.named_versions import MOST_MODELS, READ_AT_ONCE, every_bundle
 
 
 def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescriptor]) -> LineageFacts:
@@ -36,17 +35,22 @@ def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescript
         bundle_facts: dict[tuple[str, str], BundleFact] = {}
         versions: list[VersionFact] = []
         releases: list[ReleaseFact] = []
+        predictions: list[PredictionFact] = []
         for descriptor in descriptors.values():
             for dataset in project.dataset_names:
                 versions += read_versions(descriptor, dataset)
+            for model in project.model_names:
+                predictions += read_predictions(descriptor, model)
             for fact in read_bundles(descriptor):
                 bundle_facts.setdefault((fact.model, fact.digest), fact)  # the first environment trained it
             releases += read_releases(descriptor)
     return LineageFacts(
         gathered=datetime.now(UTC),
+        environments=tuple(descriptors),
         versions=tuple(sorted(versions, key=lambda fact: fact.at)),
         bundles=tuple(bundle_facts.values()),
         releases=tuple(sorted(releases, key=lambda fact: fact.at)),
+        predictions=tuple(sorted(predictions, key=lambda fact: fact.at)),
         targets=dict(_targets(project)),
     )
 
@@ -75,6 +79,7 @@ def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDes
                     found[model, bundle.digest] = bundle
     return LineageFacts(
         gathered=datetime.now(UTC),
+        environments=tuple(descriptors),
         versions=(),
         bundles=tuple(found.values()),
         releases=tuple(releases),
@@ -131,18 +136,36 @@ def read_versions(descriptor: EnvironmentDescriptor, dataset: str) -> list[Versi
     return list(facts.values())
 
 
-def models_in_registry(descriptor: EnvironmentDescriptor) -> list[str]:
-    """Return the models that the registry has bundles of, also those that are no longer declared."""
-    return store.folders(descriptor.registry_bucket, "bundles/", limit=MOST_MODELS)
+def read_predictions(descriptor: EnvironmentDescriptor, model: str) -> list[PredictionFact]:
+    """Read the batch predictions of a model; none if the environment has no table of them."""
+    try:
+        table = open_table(descriptor, predictions_name(model))
+    except MissingTableError:
+        return []
+    facts = []
+    for version in list_versions(table):
+        if version.bundle is None:  # another engine has written it, for example a compaction
+            continue
+        dataset, _, read = (version.read or "").partition("@") if version.file is None else ("", "", "")
+        facts.append(
+            PredictionFact(
+                environment=descriptor.name,
+                model=model,
+                snapshot=version.snapshot,
+                at=version.at,
+                rows=version.added,
+                bundle=version.bundle,
+                file=version.file,
+                dataset=dataset or None,
+                read=read or None,
+            )
+        )
+    return facts
 
 
 def read_bundles(descriptor: EnvironmentDescriptor) -> list[BundleFact]:
     """Read every complete bundle in an environment's registry."""
-    every = [
-        (model, digest)
-        for model in models_in_registry(descriptor)
-        for digest in bundles.list_digests(descriptor, model)
-    ]
+    every = every_bundle(descriptor)
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         found = pool.map(lambda each: _read_bundle(descriptor, *each), every)
         return [fact for fact in found if fact is not None]

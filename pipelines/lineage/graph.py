@@ -1,4 +1,8 @@
-"""Lineage as a graph: files and contracts lead to versions, versions and columns to bundles, bundles to releases."""
+"""Lineage as a graph.
+
+Files and contracts lead to versions, versions and columns to bundles, bundles to releases. Bundles and inputs lead to
+batch predictions; an input is a file, or a version that leads to it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.lineage.facts import BundleFact, LineageFacts
+from pipelines.declarations.printable import printable
+from pipelines.lineage.facts import BundleFact, LineageFacts, PredictionFact
 
-Kind = Literal["contract", "column", "file", "version", "bundle", "release"]
+Kind = Literal["contract", "column", "file", "version", "bundle", "input", "release", "prediction"]
 
-KINDS: tuple[Kind, ...] = ("contract", "column", "file", "version", "bundle", "release")
+KINDS: tuple[Kind, ...] = ("contract", "column", "file", "version", "bundle", "input", "release", "prediction")
 """Kinds of nodes, in the direction of the data."""
 
 
@@ -22,7 +27,8 @@ class LineageNode(NamedTuple):
         kind: what it is.
         name: identifies it among those of its kind: `<dataset>@<version>` of a contract, `<dataset>.<column>`,
             `<environment>/<dataset>/<file>`, `<environment>/<dataset>@<snapshot>`, `<model>@<digest>` of a bundle, and
-            `<environment>/<model>` of a release.
+            `<environment>/<model>` of a release, `<environment>/<model>@<snapshot>` of a batch prediction, and
+            `<environment>/<model>/<file>` or `<environment>/<dataset>@<snapshot>` of its input.
     """
 
     kind: Kind
@@ -150,13 +156,18 @@ def release_node(environment: str, model: str) -> LineageNode:
     return LineageNode("release", f"{environment}/{model}")
 
 
+def prediction_node(environment: str, model: str, snapshot: str) -> LineageNode:
+    """Return the node of a batch prediction."""
+    return LineageNode("prediction", f"{environment}/{model}@{snapshot}")
+
+
 def build_graph(facts: LineageFacts) -> LineageGraph:
     """Build the graph of all facts."""
     graph = LineageGraph()
     for version in facts.versions:
         node = version_node(version.environment, version.dataset, version.snapshot)
         rows = f"{version.rows} rows, " if version.rows is not None else ""
-        graph.add(node, f"{rows}{version.at:%Y-%m-%d %H:%M}")
+        graph.add(node, f"{rows}{version.at:%Y-%m-%d %H:%M} UTC")
         if version.file is not None:
             file = file_node(version.environment, version.dataset, version.file)
             graph.connect(file, node)
@@ -177,6 +188,8 @@ def build_graph(facts: LineageFacts) -> LineageGraph:
             graph.connect(source, target)
             if release.is_live:
                 graph.live.add((source, target))
+    for prediction in facts.predictions:
+        _add_prediction(graph, prediction)
     for node in graph.edges:
         if node.kind == "release":
             live = [source.name.partition("@")[2] for source, target in graph.live if target == node]
@@ -186,11 +199,42 @@ def build_graph(facts: LineageFacts) -> LineageGraph:
 
 def _add_bundle(graph: LineageGraph, bundle: BundleFact, target: str | None) -> None:
     node = bundle_node(bundle.model, bundle.digest)
-    trained = f"trained {bundle.trained:%Y-%m-%d %H:%M}" if bundle.trained is not None else "no verified evidence"
+    trained = f"trained {bundle.trained:%Y-%m-%d %H:%M} UTC" if bundle.trained is not None else "no verified evidence"
     graph.add(node, f"{trained}, commit {bundle.commit[:12]}" if bundle.commit else trained)
     graph.connect(version_node(bundle.environment, bundle.dataset, bundle.snapshot), node)
     for column in (*bundle.features, *((target,) if target else ())):
         graph.connect(column_node(bundle.dataset, column), node)
+
+
+def _add_prediction(graph: LineageGraph, prediction: PredictionFact) -> None:
+    node = prediction_node(prediction.environment, prediction.model, prediction.snapshot)
+    rows = f"{prediction.rows} rows, " if prediction.rows is not None else ""
+    graph.add(node, f"{rows}{prediction.at:%Y-%m-%d %H:%M}")
+    graph.connect(bundle_node(prediction.model, prediction.bundle), node)
+    if prediction.file is not None:
+        graph.connect(LineageNode("input", f"{prediction.environment}/{prediction.model}/{prediction.file}"), node)
+    elif prediction.dataset is not None and prediction.read is not None:
+        given = LineageNode("input", f"{prediction.environment}/{prediction.dataset}@{prediction.read}")
+        graph.connect(version_node(prediction.environment, prediction.dataset, prediction.read), given)
+        graph.connect(given, node)
+
+
+def find_prediction(facts: LineageFacts, model: str, environment: str, snapshot: str = "") -> LineageNode:
+    """Return a batch prediction of a model in an environment: by its snapshot, else the latest one.
+
+    Raises:
+        MlopsError: there is no such prediction.
+    """
+    made = [each for each in facts.predictions if (each.model, each.environment) == (model, environment)]
+    found = [each for each in made if snapshot in ("", each.snapshot)]
+    if not found:
+        known = ", ".join(each.snapshot for each in made[-5:]) or "none"
+        wanted = f"snapshot {snapshot}" if snapshot else "a batch prediction"
+        raise MlopsError(
+            f"{model} has no such batch prediction in {environment}: expected {wanted}, found {known}",
+            fix=f"mlops predict {model} --file FILE --env {environment} makes one",
+        )
+    return prediction_node(environment, model, found[-1].snapshot)
 
 
 def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: str = "") -> LineageNode:
@@ -214,23 +258,27 @@ def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: 
                 fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
             )
         return bundle_node(model, found[0])
-    live = [
-        each
+    live = {
+        each.environment: each.bundle
         for each in facts.releases
-        if each.model == model and each.is_live and environment in ("", each.environment)
-    ]
-    if not live or live[-1].bundle is None:
-        where = f" in {environment}" if environment else ""
+        if each.model == model and each.is_live and each.bundle and environment in ("", each.environment)
+    }
+    if not live:
+        where = environment or "any environment"
         raise MlopsError(
-            f"no bundle of {model} is live{where}: expected one, or its digest",
+            f"no bundle of {model} is live in {where}: expected a live bundle, or a digest to trace another one",
             fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
         )
-    return bundle_node(model, live[-1].bundle)
+    last = next(name for name in (*reversed(facts.environments), *live) if name in live)
+    return bundle_node(model, live[last])
 
 
 def _known(model: str, names: Iterable[str]) -> str:
     found = list(names)[-5:]
-    return f"use one of {', '.join(found)}" if found else f"train one: mlops train {model}"
+    if not found:
+        return f"train one: mlops train {model}"
+    others = f" (or {', '.join(found[:-1])})" if len(found) > 1 else ""
+    return f"mlops lineage bundle {model} {found[-1]}{others}"
 
 
 def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = "") -> list[LineageNode]:
@@ -250,7 +298,8 @@ def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = ""
 def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, forward: bool) -> LineageGraph:
     """Return what leads to some nodes and what they lead to.
 
-    Versions appear only if a bundle names them, or if they are a start: the chain of all snapshots says nothing.
+    Versions appear only if a bundle or a batch prediction names them, if they are a start, or if a start is the file
+    that they added: the chain of all snapshots says nothing.
     """
     found = set(starts)
     for start in starts:
@@ -261,7 +310,8 @@ def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, f
         for node in found
         if node.kind != "version"
         or node in starts
-        or any(target.kind == "bundle" and target in found for target in graph.edges[node])
+        or any(start.kind == "file" and node in graph.edges[start] for start in starts)
+        or any(target.kind in ("bundle", "input") and target in found for target in graph.edges[node])
     }
     return graph.part(shown)
 
@@ -280,7 +330,7 @@ def graph_lines(graph: LineageGraph) -> list[str]:
             for target in sorted(graph.edges[node]):
                 live = ", live" if (node, target) in graph.live else ""
                 lines.append(f"      → {target}{live}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def graph_json(graph: LineageGraph) -> dict[str, object]:

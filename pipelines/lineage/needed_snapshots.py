@@ -1,4 +1,4 @@
-"""Find the snapshots that bundles still need: those of live bundles, and of bundles within the audit period."""
+"""Find the snapshots that bundles and batch predictions still need: live ones, and those within the audit period."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def needed_snapshots(facts: LineageFacts, dataset: str, now: datetime, audit: ti
     """Return snapshot → why it must stay.
 
     A bundle needs its snapshot while it is live in any environment, and for the audit period after it was trained or
-    last live. A bundle without verified evidence needs it forever, because nobody knows its age.
+    last live. A bundle without verified evidence needs it forever, because nobody knows its age. A batch prediction
+    needs the snapshot that it read for the audit period.
 
     Args:
         facts: facts of all environments.
@@ -43,6 +44,10 @@ def needed_snapshots(facts: LineageFacts, dataset: str, now: datetime, audit: ti
             if now - used < audit:
                 what = "was live" if key in last else "was trained"
                 reasons.append((2, bundle.snapshot, f"{name} {what} within the last {audit.days} days"))
+    for prediction in facts.predictions:
+        if prediction.dataset == dataset and prediction.read is not None and now - prediction.at < audit:
+            name = f"a batch prediction of {prediction.model} in {prediction.environment}"
+            reasons.append((2, prediction.read, f"{name} read it within the last {audit.days} days"))
     for _, snapshot, reason in sorted(reasons):
         needed.setdefault(snapshot, reason)
     return needed

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.printable import printable
-from pipelines.monitoring.column_profiles import ColumnProfile, merged_bins
+from pipelines.monitoring.column_profiles import merged_bins
 from pipelines.monitoring.drift_tests import (
     adjusted,
     chi_square,
@@ -28,6 +28,7 @@ from pipelines.monitoring.drift_tests import (
     total_variation,
 )
 from pipelines.monitoring.monitor_findings import CheckKind, Figure, MonitorFinding, MonitorVerdict
+from pipelines.monitoring.profile_counter import ColumnProfile
 
 FALSE_DISCOVERY_RATE = 0.04
 """Less than the 5 % of windows without a change that may raise an alarm: p-values are asymptotic."""

@@ -5,23 +5,24 @@ Memory does not depend on the number of rows. The bins are chosen from a sample 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from pipelines.declarations.baseline import category
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column
-
-ProfileKind = Literal["numeric", "length", "levels"]
-"""`numeric`: the values; `length`: the number of characters of texts; `levels`: the values as categories."""
+from pipelines.monitoring.profile_counter import (
+    ColumnProfile,
+    Edges,
+    ProfileCounter,
+    ProfilePlan,
+    count_nan,
+    numbers_of,
+)
 
 SAMPLED_ROWS = 100_000
 """Rows of each stream from which the bins are chosen."""
@@ -33,55 +34,6 @@ QUANTILE_EDGES = 1_023
 
 MOST_LEVELS = 50
 """Distinct texts up to which a text column is categorical, if the contract does not list its values."""
-
-MOST_COUNTED_LEVELS = 1_000
-"""Levels that are counted by name; more are counted together, as `OTHER_LEVELS`."""
-
-OTHER_LEVELS = "(others)"
-
-Edges = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ColumnProfile:
-    """Distribution of one column over the rows of a stream.
-
-    Attributes:
-        kind: what was counted.
-        rows: number of rows, including nulls.
-        nulls: rows without a value; NaN counts as one.
-        edges: inner edges of the bins, ascending; bin `i` holds edges[i-1] <= value < edges[i]. Empty for levels.
-        bins: values in each bin, one more than `edges`. Empty for levels.
-        levels: level → number of rows. Empty for bins.
-        mean, deviation: mean and standard deviation of the values; None for levels or without values.
-    """
-
-    kind: ProfileKind
-    rows: int
-    nulls: int
-    edges: Edges = field(default_factory=lambda: np.empty(0))
-    bins: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    levels: Mapping[str, int] = field(default_factory=dict)
-    mean: float | None = None
-    deviation: float | None = None
-
-    @property
-    def values(self) -> int:
-        """Number of rows with a value."""
-        return self.rows - self.nulls
-
-
-@dataclass(frozen=True)
-class ProfilePlan:
-    """How to count one column.
-
-    Attributes:
-        kind: what to count.
-        edges: inner edges of the bins; empty for levels.
-    """
-
-    kind: ProfileKind
-    edges: Edges = field(default_factory=lambda: np.empty(0))
 
 
 def not_profiled(column: Column) -> str:
@@ -106,13 +58,13 @@ def profile_streams(
     Returns:
         The profiles of the reference and of the current stream, by column.
     """
-    old_sample, old = _sampled(reference)
-    new_sample, new = _sampled(current)
+    old_sample, old = take_sample(reference)
+    new_sample, new = take_sample(current)
     plans = {column.name: plan_profile(column, old_sample, new_sample) for column in columns}
     return profile(plans, chain(old_sample, old)), profile(plans, chain(new_sample, new))
 
 
-def _sampled(stream: Iterable[pa.RecordBatch]) -> tuple[list[pa.RecordBatch], Iterator[pa.RecordBatch]]:
+def take_sample(stream: Iterable[pa.RecordBatch]) -> tuple[list[pa.RecordBatch], Iterator[pa.RecordBatch]]:
     """Split a stream into its first record batches, of `SAMPLED_ROWS` rows or more, and the others."""
     rest, first, rows = iter(stream), [], 0
     for batch in rest:
@@ -132,8 +84,8 @@ def plan_profile(column: Column, *samples: Sequence[pa.RecordBatch]) -> ProfileP
         # Texts that may be personal are never kept, only their lengths.
         if not is_personal(column) and _count_distinct(arrays) <= MOST_LEVELS:
             return ProfilePlan("levels")
-        return ProfilePlan("length", _edges([_numbers(pc.utf8_length(array)) for array in arrays]))
-    return ProfilePlan("numeric", _edges([_numbers(array) for array in arrays]))
+        return ProfilePlan("length", _edges([numbers_of(pc.utf8_length(array)) for array in arrays]))
+    return ProfilePlan("numeric", _edges([numbers_of(array) for array in arrays]))
 
 
 def _count_distinct(arrays: Iterable[pa.Array]) -> int:
@@ -147,20 +99,13 @@ def _count_distinct(arrays: Iterable[pa.Array]) -> int:
 
 def _edges(arrays: Sequence[Edges]) -> Edges:
     values: Edges = np.sort(np.concatenate([np.empty(0), *arrays]))
-    values = values[: len(values) - _count_nan(values)]
+    values = values[: len(values) - count_nan(values)]
     if not len(values):
         return values
     distinct: Edges = values[np.concatenate([[True], values[1:] != values[:-1]])]
     if len(distinct) <= MOST_EXACT_EDGES:
         return distinct
     return np.unique(values[np.linspace(0, len(values) - 1, QUANTILE_EDGES).astype(np.intp)])
-
-
-def _count_nan(ascending: Edges) -> int:
-    """Count the NaN in a sorted array; they are at its end."""
-    if not len(ascending) or not np.isnan(ascending[-1]):
-        return 0
-    return int(np.isnan(ascending).sum())
 
 
 def profile(plans: Mapping[str, ProfilePlan], stream: Iterable[pa.RecordBatch]) -> dict[str, ColumnProfile]:
@@ -172,87 +117,9 @@ def profile(plans: Mapping[str, ProfilePlan], stream: Iterable[pa.RecordBatch]) 
     return {name: counter.profile() for name, counter in counters.items()}
 
 
-class ProfileCounter:
-    """Running counts of one column.
-
-    Args:
-        plan: how to count it.
-    """
-
-    def __init__(self, plan: ProfilePlan) -> None:
-        self._plan = plan
-        self._rows = self._nulls = 0
-        self._bins = np.zeros(len(plan.edges) + 1, dtype=np.int64)
-        self._levels: Counter[str] = Counter()
-        self._mean = self._squares = 0.0  # of the values so far, and of their deviations from it
-
-    def add(self, array: pa.Array | None, rows: int) -> None:
-        """Count the values of more rows; None if these rows have no such column."""
-        self._rows += rows
-        if array is None:
-            self._nulls += rows
-        elif self._plan.kind == "levels":
-            self._nulls += array.null_count
-            self._add_levels(array)
-        else:
-            self._add_numbers(_numbers(pc.utf8_length(array) if self._plan.kind == "length" else array))
-
-    def _add_levels(self, array: pa.Array) -> None:
-        for pair in pc.value_counts(array):
-            value = pair["values"].as_py()
-            if value is None:
-                continue
-            name = category(value)
-            if name not in self._levels and len(self._levels) >= MOST_COUNTED_LEVELS:
-                name = OTHER_LEVELS
-            self._levels[name] += pair["counts"].as_py()
-
-    def _add_numbers(self, numbers: Edges) -> None:
-        # Sorting the values and looking up the edges takes a tenth of the time of looking up each value.
-        ascending = np.sort(numbers)
-        nulls = _count_nan(ascending)
-        self._nulls += nulls
-        ascending = ascending[: len(ascending) - nulls]
-        below = np.searchsorted(ascending, self._plan.edges, side="left")
-        self._bins += np.diff(below, prepend=0, append=len(ascending))
-        if len(ascending):
-            self._add_moments(ascending)
-
-    def _add_moments(self, values: Edges) -> None:
-        """Merge the moments of more values into those so far, without loss of precision (Chan et al. 1983)."""
-        more, so_far = len(values), int(self._bins.sum()) - len(values)
-        mean = float(values.mean())
-        squares = values - mean
-        squares *= squares  # not a dot product: BLAS would wait for threads, for less than a millisecond of work
-        difference = mean - self._mean
-        self._squares += float(squares.sum()) + difference * difference * so_far * more / (so_far + more)
-        self._mean += difference * more / (so_far + more)
-
-    def profile(self) -> ColumnProfile:
-        """Return the distribution of the rows so far."""
-        plan, there = self._plan, self._rows - self._nulls
-        if plan.kind == "levels":
-            return ColumnProfile(plan.kind, self._rows, self._nulls, levels=dict(self._levels))
-        mean = deviation = None
-        if there and np.isfinite(self._squares):
-            mean, deviation = self._mean, float(np.sqrt(self._squares / there))
-        return ColumnProfile(
-            plan.kind, self._rows, self._nulls, edges=plan.edges, bins=self._bins, mean=mean, deviation=deviation
-        )
-
-
 def _array(batch: pa.RecordBatch, name: str) -> pa.Array | None:
     index = batch.schema.get_field_index(name)
     return batch.column(index) if index >= 0 else None
-
-
-def _numbers(array: pa.Array) -> Edges:
-    """Return values as 64-bit floats, with NaN for nulls."""
-    numbers = array.cast(pa.float64(), safe=False)
-    if numbers.null_count:
-        numbers = numbers.fill_null(np.nan)
-    values: Edges = np.from_dlpack(numbers)  # to_numpy would import pandas
-    return values
 
 
 def merged_bins(reference: ColumnProfile, current: ColumnProfile, most: int) -> tuple[Edges, Any, Any]:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data.catalog import open_table
 from pipelines.data.columns import iceberg_type
+from pipelines.data.data_files import stream_rows
 from pipelines.data.row_quarantine import BatchRecord, read_records
+from pipelines.data.spark_rows import rows_of_files
+from pipelines.data.spark_session import open_spark
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
-from pipelines.declarations.data_monitoring import DataMonitorSettings, is_daily
+from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSettings, is_daily
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
@@ -25,7 +28,6 @@ from pipelines.monitoring.deliveries import (
     deliveries,
     files_by_snapshot,
     quality_counts,
-    stream_rows,
 )
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
 from pipelines.monitoring.monitor_reports import (
@@ -35,13 +37,11 @@ from pipelines.monitoring.monitor_reports import (
     write_report,
 )
 from pipelines.monitoring.report_page import render_page
+from pipelines.monitoring.spark_profiles import profile_on_spark
 from pipelines.monitoring.volume import forecast_volume, judge_volume, volume_bounds
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
-
-VOLUME_PERIODS = 26 * 7
-"""Periods before the newest one from which its volume is forecast."""
 
 SHOWN_PERIODS = 60
 
@@ -146,20 +146,28 @@ def _skipped(contract: Contract, settings: DataMonitorSettings) -> dict[str, str
 def _compare_columns(
     table: Table, contract: Contract, settings: DataMonitorSettings, newest: Delivery, before: Sequence[Delivery]
 ) -> list[ColumnComparison]:
-    """Compare the columns of a delivery with the deliveries before it, in one pass over both.
+    """Compare the columns of a delivery with the deliveries before it, in one pass over both; see `Contract.engine`.
 
     A column that a delivery did not have yet is compared with the deliveries that had it.
     """
     skipped = _skipped(contract, settings)
     columns = [column for name, column in contract.columns.items() if name not in skipped and name in newest.columns]
-    files = files_by_snapshot(table)
+    # With enough known deliveries, rows before them are too old. Else deliveries whose versions expired count, too.
+    is_complete = len(before) == settings.reference_deliveries
+    files = files_by_snapshot(table, before[0].sequence if is_complete else 0)
     earlier = {snapshot for delivery in before for snapshot in delivery.snapshots}
     known = {snapshot for delivery in deliveries(table) for snapshot in delivery.snapshots}
     # Files of another engine hold the rows of compacted deliveries, so they count as earlier ones.
     old = [task for snapshot, tasks in files.items() if snapshot in earlier or snapshot not in known for task in tasks]
     new = [task for snapshot in newest.snapshots for task in files.get(snapshot, ())]
     names = [column.name for column in columns]
-    reference, current = profile_streams(columns, stream_rows(table, old, names), stream_rows(table, new, names))
+    if contract.engine == "spark":
+        types = {column.name: column.stored_as for column in columns}
+        both = (rows_of_files(table, old, types), rows_of_files(table, new, types))
+        with open_spark() as spark:
+            reference, current = profile_on_spark(spark, columns, *both)
+    else:
+        reference, current = profile_streams(columns, stream_rows(table, old, names), stream_rows(table, new, names))
     return [compare_column(name, reference[name], current[name]) for name in names]
 
 

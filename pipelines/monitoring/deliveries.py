@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipelines.data.catalog import BATCH, RUN, history
+from pipelines.data.catalog import BATCH
+from pipelines.data.delivery_history import snapshots_by_run, summary_property
+from pipelines.data.file_replacement import current_files, is_settled
 from pipelines.data.row_quarantine import BatchRecord
 from pipelines.monitoring.data_checks import QualityCounts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyiceberg.table import FileScanTask, Table
     from pyiceberg.table.snapshots import Snapshot
-
-STREAMED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Delivery:
         committed: when the last batch was committed, in UTC.
         rows: rows added.
         columns: column → Iceberg type of the table at that time.
+        sequence: Iceberg's sequence number of the first snapshot.
     """
 
     snapshots: tuple[int, ...]
@@ -37,6 +37,7 @@ class Delivery:
     committed: datetime
     rows: int
     columns: dict[str, str]
+    sequence: int = 0
 
 
 def deliveries(table: Table) -> list[Delivery]:
@@ -45,21 +46,13 @@ def deliveries(table: Table) -> list[Delivery]:
     A snapshot without the id of a run is a delivery of its own. Quarantined rows that were released later belong to
     the delivery of their batch.
     """
-    groups: dict[str, list[Snapshot]] = {}
-    run_of_batch: dict[str, str] = {}
-    for snapshot in history(table):
-        batch = _property(snapshot, BATCH)
-        if not batch:  # not an ingestion: another engine compacted the table
-            continue
-        run = run_of_batch.setdefault(batch, _property(snapshot, RUN) or str(snapshot.snapshot_id))
-        groups.setdefault(run, []).append(snapshot)
-    return [_delivery(table, snapshots) for snapshots in groups.values()]
+    return [_delivery(table, snapshots) for snapshots in snapshots_by_run(table)]
 
 
 def _delivery(table: Table, snapshots: Sequence[Snapshot]) -> Delivery:
     by_batch: dict[str, Snapshot] = {}
     for snapshot in snapshots:
-        by_batch.setdefault(_property(snapshot, BATCH), snapshot)
+        by_batch.setdefault(summary_property(snapshot, BATCH), snapshot)
     first = list(by_batch.values())
     schemas = table.schemas()
     schema = schemas.get(first[-1].schema_id, table.schema()) if first[-1].schema_id is not None else table.schema()
@@ -67,14 +60,10 @@ def _delivery(table: Table, snapshots: Sequence[Snapshot]) -> Delivery:
         snapshots=tuple(one.snapshot_id for one in snapshots),
         batches=tuple(by_batch),
         committed=datetime.fromtimestamp(first[-1].timestamp_ms / 1000, UTC),
-        rows=sum(int(_property(one, "added-records") or 0) for one in snapshots),
+        rows=sum(int(summary_property(one, "added-records") or 0) for one in snapshots),
         columns={field.name: str(field.field_type) for field in schema.fields},
+        sequence=snapshots[0].sequence_number or 0,
     )
-
-
-def _property(snapshot: Snapshot, name: str) -> str:
-    summary: Any = snapshot.summary
-    return str(summary.additional_properties.get(name, "")) if summary is not None else ""
 
 
 def daily_rows(found: Sequence[Delivery], until: date) -> list[int | None]:
@@ -103,41 +92,16 @@ def quality_counts(found: Iterable[Delivery], records: Iterable[BatchRecord]) ->
     return QualityCounts(rows, quarantined, dict(broken))
 
 
-def files_by_snapshot(table: Table) -> dict[int, list[FileScanTask]]:
-    """Return the data files of the current version of a table, by the snapshot that added them."""
-    snapshot = table.current_snapshot()
-    if snapshot is None:
-        return {}
-    added_by = {
-        entry.data_file.file_path: entry.snapshot_id
-        for manifest in snapshot.manifests(table.io)
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-    }
+def files_by_snapshot(table: Table, since: int = 0) -> dict[int, list[FileScanTask]]:
+    """Return the data files of the current version of a table, by the snapshot that added them.
+
+    Args:
+        table: the table.
+        since: sequence number of a snapshot. Files that were added earlier are left out, and so are settled files,
+            whose rows are earlier. 0 for all files.
+    """
     found: dict[int, list[FileScanTask]] = {}
-    for task in table.scan().plan_files():
-        found.setdefault(added_by.get(task.file.file_path) or snapshot.snapshot_id, []).append(task)
+    for file in current_files(table):
+        if since == 0 or (file.sequence >= since and not is_settled(file.path)):
+            found.setdefault(file.snapshot, []).append(file.task)
     return found
-
-
-def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Stream some columns of data files, in bounded memory. A file without one of the columns leaves it out."""
-    import pyarrow.parquet as pq
-
-    for task in tasks:
-        if task.delete_files:
-            yield from _without_deleted(table, task, columns)
-            continue
-        with table.io.new_input(task.file.file_path).open() as file, pq.ParquetFile(file) as parquet:
-            present = [name for name in columns if name in parquet.schema_arrow.names]
-            for group in range(parquet.num_row_groups):  # a batch across groups could hold any number of long texts
-                yield from parquet.iter_batches(STREAMED_ROWS, [group], columns=present, use_threads=False)
-
-
-def _without_deleted(table: Table, task: FileScanTask, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Stream a file from which another engine has deleted rows."""
-    from pyiceberg.expressions import AlwaysTrue
-    from pyiceberg.io.pyarrow import ArrowScan
-
-    known = {field.name for field in table.schema().fields}
-    schema = table.schema().select(*(name for name in columns if name in known))
-    yield from ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([task])

@@ -174,7 +174,7 @@ def judge_accuracy(
                 unit=bound.metric,
                 rows=newest.labelled,
                 reason=f"{newest.value:.4g} ({newest.low:.4g} to {newest.high:.4g}) for requests from "
-                f"{newest.start:%Y-%m-%d %H:%M} to {newest.end:%Y-%m-%d %H:%M}, of which {share:.0%} are labelled",
+                f"{newest.start:%Y-%m-%d %H:%M} to {newest.end:%Y-%m-%d %H:%M} UTC, of which {share:.0%} are labelled",
             )
         )
     return found

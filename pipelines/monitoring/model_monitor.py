@@ -168,7 +168,7 @@ def examine_model(
         none = MonitorFinding(check="served-bundle", verdict="unknown", reason="no bundle is live")
         return ModelMonitorReport(**facts, requests=0, verdict="unknown", findings=(none,))
     edges = window_edges(settings, now)
-    labels = _labels(descriptor, model, live, edges[0])
+    labels = _labels(descriptor, model, live, edges[0], now + CLOCKS)
     join = LabelJoin(labels, model.protected, by_row=settings.labels is not None and settings.labels.row is not None)
     window, row_counts = _read_log(descriptor, model, live, edges, start, now, join)
     labelled, counts = join.result()
@@ -213,13 +213,15 @@ def examine_model(
     )
 
 
-def _labels(descriptor: EnvironmentDescriptor, model: Model, live: LiveBundle, since: datetime) -> Labels:
+def _labels(
+    descriptor: EnvironmentDescriptor, model: Model, live: LiveBundle, since: datetime, until: datetime
+) -> Labels:
     source = model.monitoring.labels
     if source is None:
         return Labels({}, LabelCounts())
     extra = [name for name in model.protected if name not in model.features]
     table = read_labels(descriptor, source, model.target, extra, since)
-    return resolve_labels(table, live.evaluation.classes, extra)
+    return resolve_labels(table, live.evaluation.classes, extra, until=until)
 
 
 def _read_log(

@@ -79,7 +79,7 @@ class LabelCounts(Declaration):
         repeated: labels that say the same as another one.
         replaced: labels that a later one contradicts.
         contradicting: labels that contradict each other at the same time, or without a time; none of them counts.
-        invalid: labels without an id or a value, or with a value that the model cannot predict.
+        invalid: labels without an id or a value, with a value that the model cannot predict, or of the future.
         ambiguous: requests that share their id with another one, or that have several rows but labels have no row
             number. None of them gets a label.
     """

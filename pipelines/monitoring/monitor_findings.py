@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -73,3 +73,11 @@ def count_verdict(findings: Iterable[MonitorFinding], verdict: MonitorVerdict) -
 def in_order(findings: Iterable[MonitorFinding]) -> list[MonitorFinding]:
     """Return findings with the worst first, and otherwise in their order."""
     return sorted(findings, key=lambda finding: _ORDER.index(finding.verdict))
+
+
+def alike(findings: Sequence[MonitorFinding]) -> list[list[MonitorFinding]]:
+    """Group findings that differ in their subject only, in the order of the first of each."""
+    groups: dict[tuple[str, str, str], list[MonitorFinding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.verdict, finding.check, finding.reason), []).append(finding)
+    return list(groups.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,9 @@ def read_labels(
     return pa.table({**columns, **{name: found[name] for name in extra if name not in columns}})
 
 
-def resolve_labels(labels: pa.Table, classes: Sequence[str | int] | None, attributes: Sequence[str] = ()) -> Labels:
+def resolve_labels(
+    labels: pa.Table, classes: Sequence[str | int] | None, attributes: Sequence[str] = (), *, until: datetime
+) -> Labels:
     """Keep one label for each predicted row.
 
     A label that says the same as another one is dropped. Of labels that contradict each other, the latest counts; if
@@ -120,6 +122,7 @@ def resolve_labels(labels: pa.Table, classes: Sequence[str | int] | None, attrib
         labels: columns of `read_labels`.
         classes: classes in the order of the probabilities; None for regression.
         attributes: protected attributes among the columns.
+        until: a label that becomes known later is invalid. Otherwise one label could replace all others for ever.
     """
     index = None if classes is None else {category(each): float(number) for number, each in enumerate(classes)}
     ids, rows = labels["id"].to_pylist(), labels["row"].to_pylist()
@@ -130,7 +133,7 @@ def resolve_labels(labels: pa.Table, classes: Sequence[str | int] | None, attrib
     spoiled: dict[LabelKey, int] = {}
     for position, (id_, row, time, value) in enumerate(zip(ids, rows, times, values, strict=True)):
         truth = _truth(value, index)
-        if id_ is None or row is None or truth is None:
+        if id_ is None or row is None or truth is None or _is_future(time, until):
             invalid += 1
             continue
         key = (str(id_), int(row))
@@ -161,6 +164,12 @@ def resolve_labels(labels: pa.Table, classes: Sequence[str | int] | None, attrib
         ),
         {name: {key: group_name(column[at]) for key, (_, at) in kept.items()} for name, column in extra.items()},
     )
+
+
+def _is_future(time: Any, until: datetime) -> bool:
+    if isinstance(time, datetime):
+        return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)) > until
+    return isinstance(time, date) and time > until.date()
 
 
 def _later(time: Any, before: Any) -> bool:

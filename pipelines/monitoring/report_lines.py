@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pipelines.declarations.plurals import counted
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_findings import in_order
+from pipelines.monitoring.monitor_findings import MonitorFinding, alike, in_order
 from pipelines.monitoring.monitor_reports import DataMonitorReport
+
+SHOWN_SUBJECTS = 4
+"""Columns that one line names, if they have the same finding."""
 
 
 def report_lines(report: DataMonitorReport | ModelMonitorReport, *, every_check: bool = False) -> list[str]:
@@ -16,13 +22,18 @@ def report_lines(report: DataMonitorReport | ModelMonitorReport, *, every_check:
     """
     lines = _data_head(report) if isinstance(report, DataMonitorReport) else _model_head(report)
     shown = [finding for finding in in_order(report.findings) if every_check or finding.verdict != "ok"]
-    for finding in shown:
-        subject = f" of {finding.subject}" if finding.subject else ""
-        lines.append(f"  {finding.verdict:<7} {finding.check}{subject}: {finding.reason}")
+    lines += [_line(group) for group in alike(shown)]
     hidden = len(report.findings) - len(shown)
     if hidden:
         lines.append(f"  {hidden} {'check is' if hidden == 1 else 'checks are'} ok")
     return lines
+
+
+def _line(group: Sequence[MonitorFinding]) -> str:
+    first, subjects = group[0], [finding.subject for finding in group if finding.subject]
+    more = f" and {len(subjects) - SHOWN_SUBJECTS} more" if len(subjects) > SHOWN_SUBJECTS else ""
+    subject = f" of {', '.join(subjects[:SHOWN_SUBJECTS])}{more}" if subjects else ""
+    return f"  {first.verdict:<7} {first.check}{subject}: {first.reason}"
 
 
 def _data_head(report: DataMonitorReport) -> list[str]:
@@ -31,7 +42,7 @@ def _data_head(report: DataMonitorReport) -> list[str]:
         delivery = report.delivery
         lines.append(
             f"newest delivery {delivery.committed:%Y-%m-%d %H:%M} UTC, {delivery.rows:,} rows; compared with "
-            f"{delivery.reference_rows:,} rows of {delivery.reference_deliveries} deliveries before"
+            f"{delivery.reference_rows:,} rows of {counted(delivery.reference_deliveries, 'delivery')} before"
         )
     return lines
 

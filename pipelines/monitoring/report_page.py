@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipelines.declarations.plurals import counted
 from pipelines.monitoring.column_drift import ColumnComparison
-from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, in_order
+from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, alike, in_order
 from pipelines.monitoring.monitor_reports import DataMonitorReport
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
 
@@ -130,11 +131,11 @@ def _facts(report: DataMonitorReport) -> str:
     facts = [("Environment", report.environment), ("Examined", f"{report.created:%Y-%m-%d %H:%M} UTC")]
     if report.delivery is not None:
         delivery = report.delivery
-        files = "file" if delivery.batches == 1 else "files"
+        earlier = counted(delivery.reference_deliveries, "delivery")
         facts += [
             ("Newest delivery", f"{delivery.committed:%Y-%m-%d %H:%M} UTC"),
-            ("Rows", f"{delivery.rows:,} in {delivery.batches} {files}"),
-            ("Compared with", f"{delivery.reference_rows:,} rows of {delivery.reference_deliveries} deliveries"),
+            ("Rows", f"{delivery.rows:,} in {counted(delivery.batches, 'file')}"),
+            ("Compared with", f"{delivery.reference_rows:,} rows of {earlier}"),
         ]
     return fact_list(facts)
 
@@ -168,13 +169,16 @@ def checks(findings: Iterable[MonitorFinding], whole: str = "dataset") -> str:
 def _table(findings: Sequence[MonitorFinding], whole: str) -> str:
     head = '<th>Verdict</th><th>Check</th><th>Of</th><th class="n">Figure</th><th class="n">Alarm at</th>'
     head += '<th class="n">Adjusted p</th><th class="n">Rows</th><th>Reason</th>'
+    groups = [[each] for each in findings if each.verdict != "unknown"]
+    groups += alike([each for each in findings if each.verdict == "unknown"])
     rows = "".join(
         f"<tr><td>{badge(each.verdict)}</td><td>{_CHECKS[each.check]}</td>"
-        f"<td>{f'<code>{escaped(each.subject)}</code>' if each.subject else whole}</td>"
+        f"<td>{', '.join(f'<code>{escaped(one.subject)}</code>' if one.subject else whole for one in group)}</td>"
         f"{cell('Figure', _figure(each.figure, each.unit))}{cell('Alarm at', _figure(each.threshold, each.unit))}"
         f"{cell('Adjusted p', _p_value(each.p_value))}{cell('Rows', f'{each.rows:,}' if each.rows else '')}"
         f"<td>{escaped(each.reason)}</td></tr>"
-        for each in findings
+        for group in groups
+        for each in group[:1]
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 

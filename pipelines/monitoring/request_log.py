@@ -26,6 +26,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 from pipelines.serving.golden import CHECK_REQUEST
 from pipelines.serving.request_counts import folder_of
+from pipelines.serving.request_metrics import OVERLOADED
 
 LARGEST_OBJECT = 256 << 20
 """Size limit of an object of the log, in bytes."""
@@ -109,7 +110,8 @@ class RequestLog:
     def read(self, start: datetime, end: datetime, totals: LogTotals, live_since: datetime) -> Iterator[LoggedRows]:
         """Stream the rows of requests between two times, and count all requests of that time.
 
-        Golden requests of deployments and canary checks are left out.
+        Golden requests of deployments and canary checks are left out, and so are requests that an overloaded server
+        refused: earlier versions of it logged them.
 
         Args:
             start, end: times of the requests; the end is exclusive.
@@ -125,6 +127,7 @@ class RequestLog:
             times = _times(table)
             inside = (times >= low) & (times < high)
             inside &= pc.not_equal(pc.fill_null(table["id"], ""), CHECK_REQUEST).to_numpy()
+            inside &= pc.fill_null(table["status"], 200).to_numpy() != OVERLOADED
             if not inside.all():
                 table, times = table.filter(pa.array(inside)), times[inside]
             if not table.num_rows:

@@ -95,6 +95,7 @@ def volume_plot(points: Sequence[VolumePoint], low: float | None, high: float | 
         )
     if points:
         parts.append(f'<text x="{left}" y="{height - 6}">{html.escape(points[0].label)}</text>')
+    if len(points) > 1 and points[-1].label != points[0].label:
         last = html.escape(points[-1].label)
         parts.append(f'<text x="{WIDE - 6}" y="{height - 6}" text-anchor="end">{last}</text>')
     return _svg(WIDE, height, title, parts)

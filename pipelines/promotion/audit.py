@@ -9,7 +9,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.disagreement import SYNC, explain_attempt, explain_bundle, explain_drift, until_live
-from pipelines.promotion.pod_endpoints import open_pods
+from pipelines.promotion.pod_endpoints import running_bundles
 from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.ledger_witnesses import check_ledger
 from pipelines.targets import Target
@@ -53,8 +53,7 @@ def audit(target: Target, environment: str, log: Log) -> bool:
         if wanted is None and model not in descriptor.endpoints:
             continue
         try:
-            with open_pods(descriptor, model) as pods:
-                served = " and ".join(sorted({pod.served() for pod in pods}))
+            served = " and ".join(sorted(running_bundles(descriptor, model)))
         except MlopsError as error:
             why = explain_attempt(ledgers.get(model, ()), wanted) if wanted is not None else ""
             parts = (f"git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}", why, error.fix)

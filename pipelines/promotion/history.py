@@ -147,7 +147,7 @@ def describe(entry: Entry) -> str:
     """Format an entry in a few lines."""
     event = entry.event
     lines = [
-        f"{entry.record.number:>5}  {event.at:%Y-%m-%d %H:%M:%S}  {event.action} {event.result}",
+        f"{entry.record.number:>5}  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.action} {event.result}",
         f"       {event.before or 'none'} → {event.to}",
     ]
     if event.pull_request is not None or event.approvers or event.actor:

@@ -17,7 +17,7 @@ from pipelines.promotion.attempt import Log
 from pipelines.promotion.facts.gather_pin import PinChange, gather_pin
 from pipelines.promotion.gates.image import how_to_pin
 from pipelines.promotion.gates.pins import admits_pin, judge_pin
-from pipelines.registry.image_records import read_image_record, record_image
+from pipelines.registry.image_records import record_image
 
 
 class NoImageError(MlopsError):
@@ -29,7 +29,8 @@ def admit_pins(
 ) -> None:
     """Judge the images that an environment pins and does not run yet.
 
-    An image that the environment runs or ran before, verified, is not judged again: returning to it needs no gate.
+    An image that the environment ran before is judged again, although the pull request was judged: a check of a pull
+    request can be forged, and a vulnerability may have been found since.
 
     Args:
         project: the declarations as merged.
@@ -49,7 +50,7 @@ def admit_pins(
         refuse_unserved(project, environment)
     for image in get_args(ImageName):
         digest, runs = getattr(pinned, image), digest_of_reference(getattr(here.images, image))
-        if digest == runs or (digest is not None and read_image_record(here, image, digest) is not None):
+        if digest == runs:
             continue
         # The scope was judged on the pull request.
         change = PinChange(environment, image, digest, runs, (file,), only_pins=True)

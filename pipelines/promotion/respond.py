@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from pipelines.cluster.connection import keep_connected
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
@@ -14,10 +15,10 @@ from pipelines.monitoring.alarm import Alarm, read_declared_alarm
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
-from pipelines.promotion.response_plan import AlarmFacts, reason_to_ignore
-from pipelines.promotion.rollback import roll_back
+from pipelines.promotion.response_plan import AlarmFacts, reason_to_ask, reason_to_ignore
+from pipelines.promotion.rollback import KnownTraffic, roll_back
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
-from pipelines.registry.ledger import new_attempt
+from pipelines.registry.ledger import new_attempt, words
 from pipelines.registry.response_outcomes import ResponseOutcome, find_outcome, read_outcomes, write_outcome
 from pipelines.targets import Target
 
@@ -25,11 +26,12 @@ ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with a token that may write issues, if that of `gh` may not."""
 
 
+@keep_connected()
 def respond(target: Target, event: bytes, log: Log) -> None:
     """Respond to the alarm in a `repository_dispatch` event, and record what became of it.
 
     An alarm that was handled before is not handled again. One that names a bundle that is neither live nor on trial is
-    ignored. A rollback that a person must decide about fails, and is not recorded: the alarm stays open.
+    ignored. A rollback that people must decide about becomes a question.
 
     Args:
         target: where the environments live.
@@ -47,7 +49,8 @@ def respond(target: Target, event: bytes, log: Log) -> None:
         return
     alarm_id = alarm.id or _id_of_run()
     ignored = reason_to_ignore(alarm, facts, _cool_down_hours(target, alarm))
-    detail = ignored or _act(target, alarm, alarm_id, log)
+    known = KnownTraffic(descriptor, facts.traffic) if facts.traffic is not None else None
+    detail = ignored or _act(target, alarm, alarm_id, reason_to_ask(alarm, facts), known, log)
     if ignored:
         log(ignored)
     write_outcome(
@@ -77,21 +80,25 @@ def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: A
     handled = find_outcome(descriptor, alarm.model, alarm.id) if alarm.id is not None else None
     if handled is not None:
         return AlarmFacts(frozenset(), handled, (), now)
-    traffic = read_facts_of_traffic(target.project, descriptor, alarm.model) if alarm.bundle is not None else None
+    is_about_traffic = alarm.bundle is not None or alarm.wanted == "roll-back"
+    traffic = read_facts_of_traffic(target.project, descriptor, alarm.model) if is_about_traffic else None
     concerned = (traffic.live, traffic.on_trial, traffic.stopped) if traffic is not None else ()
     recent: tuple[ResponseOutcome, ...] = ()
     if alarm.wanted == "retrain":
         since = now - timedelta(hours=_cool_down_hours(target, alarm))
         recent = tuple(read_outcomes(descriptor, alarm.model, since=since))
-    return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now)
+    return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now, traffic)
 
 
-def _act(target: Target, alarm: Alarm, alarm_id: str, log: Log) -> str:
-    """Do what an alarm requests, and return what was done."""
+def _act(target: Target, alarm: Alarm, alarm_id: str, doubt: str, known: KnownTraffic | None, log: Log) -> str:
+    """Do what an alarm requests, or ask people if there is a doubt about it, and return what was done."""
     if alarm.wanted == "retrain":
         request_training(target.project, [alarm.model], log)
         return "started the workflow train"
-    if alarm.wanted == "ask":
+    if alarm.wanted == "ask" or doubt:
+        if doubt:
+            log(f"not rolled back: {doubt}")
+            alarm = alarm.model_copy(update={"reason": words(f"not rolled back: {doubt}. {alarm.reason}")})
         gh = replace(Gh.find(target.project.root), token=os.environ.get(ISSUES_TOKEN, ""))
         issues = ask_people(target.project, gh, alarm, alarm_id, run_url())
         said = ", ".join(f"{'opened' if one.is_new else 'commented on'} issue {one.number}" for one in issues)
@@ -106,6 +113,7 @@ def _act(target: Target, alarm: Alarm, alarm_id: str, log: Log) -> str:
         log,
         automatic=True,
         suspect=alarm.bundle,
+        known=known,
     )
     said = f"{alarm.model} in {alarm.environment} runs {entry.event.live} (ledger record {entry.record.number})"
     log(said)

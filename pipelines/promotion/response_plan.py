@@ -1,4 +1,4 @@
-"""Decide whether an alarm is answered or ignored. Pure functions."""
+"""Decide whether an alarm is answered, ignored, or put to people. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipelines.monitoring.alarm import Alarm
+from pipelines.promotion.rollback_plan import TrafficFacts, may_roll_back_automatically
+from pipelines.registry.ledger import words
 from pipelines.registry.response_outcomes import ResponseOutcome
 
 
@@ -19,12 +21,14 @@ class AlarmFacts:
         handled: what became of the same alarm before; None if it is new.
         recent: what became of other alarms about the same model and environment lately, in any order.
         now: the present time.
+        traffic: the bundles of the model; None if they were not needed.
     """
 
     concerned: frozenset[str]
     handled: ResponseOutcome | None
     recent: Sequence[ResponseOutcome]
     now: datetime
+    traffic: TrafficFacts | None = None
 
 
 def reason_to_ignore(alarm: Alarm, facts: AlarmFacts, cool_down_hours: float) -> str:
@@ -43,3 +47,19 @@ def reason_to_ignore(alarm: Alarm, facts: AlarmFacts, cool_down_hours: float) ->
             if (one.response, one.outcome) == ("retrain", "done") and one.at > since:
                 return f"an alarm started a training at {one.at:%Y-%m-%d %H:%M} UTC already"
     return ""
+
+
+def reason_to_ask(alarm: Alarm, facts: AlarmFacts) -> str:
+    """Return why people must decide about a rollback that an alarm requests; "" if it may go ahead.
+
+    Args:
+        alarm: the alarm.
+        facts: the facts.
+    """
+    traffic = facts.traffic
+    if alarm.wanted != "roll-back" or traffic is None or traffic.restored is None:
+        return ""
+    is_retry = traffic.restored.event.reason == words(alarm.reason)
+    if is_retry or may_roll_back_automatically(traffic, alarm.bundle):
+        return ""
+    return "a rollback restored the live bundle, so the cause may be elsewhere"

@@ -7,8 +7,11 @@ deployment brings the bundle back meanwhile. The ledger is written last.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipelines.cluster.connection import keep_connected
 from pipelines.cluster.rollouts import abort_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -16,6 +19,7 @@ from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback_plan import (
     RollbackPlan,
+    TrafficFacts,
     may_roll_back_automatically,
     plan_rollback,
     read_facts_of_traffic,
@@ -32,6 +36,20 @@ from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
 from pipelines.targets import Target
 
 
+@dataclass(frozen=True)
+class KnownTraffic:
+    """What a caller has read about an environment before it rolls back.
+
+    Attributes:
+        descriptor: the environment.
+        facts: bundles of the model there.
+    """
+
+    descriptor: EnvironmentDescriptor
+    facts: TrafficFacts
+
+
+@keep_connected()
 def roll_back(
     target: Target,
     environment: str,
@@ -42,6 +60,7 @@ def roll_back(
     *,
     automatic: bool = False,
     suspect: str | None = None,
+    known: KnownTraffic | None = None,
 ) -> Entry:
     """Roll a model back in an environment. A bundle on trial is stopped, and the live one stays.
 
@@ -52,9 +71,10 @@ def roll_back(
         reason: recorded in the ledger, and shown when the bad bundle is proposed again.
         attribution: recorded in the ledger.
         log: receives progress.
-        automatic: an alarm requested the rollback. It undoes an earlier rollback only if it names the live bundle, so
-            that a faulty monitor cannot walk back through the history.
+        automatic: an alarm requested the rollback. It does not undo an earlier rollback, so that a faulty monitor
+            cannot walk back through the history.
         suspect: the bundle found bad, if known. If it is neither live nor on trial, nothing is done.
+        known: what the caller has just read; it is read again before anything changes.
 
     Returns:
         The ledger entry that records the rollback, or that of the live bundle if nothing was to be done.
@@ -65,31 +85,33 @@ def roll_back(
         MlopsError: there is nothing to roll back to, the earlier bundle does not work, or a step failed. The rollback
             can be run again.
     """
-    descriptor = target.descriptor(environment)
     target.project.model(model)
     why = _reason(reason, "rollback")
-    facts = read_facts_of_traffic(target.project, descriptor, model)
-    current = Ledger(descriptor, model).went_live()
+    descriptor = known.descriptor if known is not None else target.descriptor(environment)
+    facts = known.facts if known is not None else read_facts_of_traffic(target.project, descriptor, model)
     restored = facts.restored
     finish_stop = facts.stopped is not None and facts.quarantined[facts.stopped] == why
     is_finished = facts.on_trial is None and facts.served in (None, facts.live) and not finish_stop
     if restored is not None and is_finished and restored.event.reason == why and restored.event.live == facts.live:
         log(f"{model} was already rolled back for this reason; give another reason to go further back")
         return restored
-    if current is not None and suspect is not None and suspect not in (facts.live, facts.on_trial, facts.stopped):
-        log(f"{suspect} is no longer live in {descriptor.name}; there is nothing to do")
-        return current
+    if suspect is not None and suspect not in (facts.live, facts.on_trial, facts.stopped):
+        current = Ledger(descriptor, model).went_live()
+        if current is not None:
+            log(f"{suspect} is no longer live in {descriptor.name}; there is nothing to do")
+            return current
     if automatic and not may_roll_back_automatically(facts, suspect):
         assert restored is not None
         raise MlopsError(
             f"{descriptor.name} runs a bundle that a rollback of {model} restored, because: {restored.event.reason}; "
-            "an alarm that does not name this bundle cannot roll it back",
+            "an alarm cannot roll it back",
             fix="find out which of the two bundles is wrong, then run the workflow `rollback`",
         )
     plan = plan_rollback(facts, model, environment, finish_stop=finish_stop, suspect=suspect)
     return _carry_out(target, descriptor, model, "rollback", plan, why, attribution, log)
 
 
+@keep_connected()
 def stop_trial(target: Target, environment: str, model: str, reason: str, attribution: Attribution, log: Log) -> Entry:
     """Stop the bundle of a model that is on trial in an environment; the live bundle stays.
 
@@ -139,12 +161,14 @@ def _carry_out(
 ) -> Entry:
     project = target.project
     log(f"stopping {plan.bad}; {plan.good} stays" if plan.is_trial else f"rolling back from {plan.bad} to {plan.good}")
-    verified = evidence.verify_bundle(descriptor, model, plan.good, all_runs=False)
-    trial = try_bundle(project, verified.manifest, verified.files)
-    if trial.problem:
-        raise MlopsError(f"the bundle to roll back to does not work: {trial.problem}", fix="release a good bundle")
-    log("the earlier bundle loads, and its golden predictions match")
-    check_rights(project, descriptor, model, plan.good, log)
+    with ThreadPoolExecutor(1) as pool:  # each waits for other servers
+        rights = pool.submit(check_rights, project, descriptor, model, plan.good, log)
+        verified = evidence.verify_bundle(descriptor, model, plan.good, all_runs=False)
+        trial = try_bundle(project, verified.manifest, verified.files, rounds=0)
+        if trial.problem:
+            raise MlopsError(f"the bundle to roll back to does not work: {trial.problem}", fix="release a good bundle")
+        log("the earlier bundle loads, and its golden predictions match")
+        rights.result()
     with hold_traffic(descriptor, model, verb, project.root, log) as hold:
         facts = read_facts_of_traffic(project, descriptor, model)
         finish_stop = plan.bad == facts.stopped

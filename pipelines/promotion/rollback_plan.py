@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipelines.cluster.rollouts import served_bundle
@@ -75,18 +76,21 @@ def read_facts_of_traffic(project: Project, descriptor: EnvironmentDescriptor, m
     Raises:
         MlopsError: the registry, the cluster or the origin cannot be read.
     """
-    ledger = Ledger(descriptor, model)
-    verified = [entry for entry in ledger.back() if entry.event.result == "verified"]
-    head = ledger.head()
-    newest = next(iter(verified), None)
-    return TrafficFacts(
-        served=served_bundle(descriptor.namespace, model),
-        live=head.event.live if head is not None else None,
-        verified=[entry.event.to for entry in verified],
-        quarantined=quarantined(descriptor, model),
-        restored=newest if newest is not None and newest.event.action == "rollback" else None,
-        declared=released_on_main(project, model, descriptor.name),
-    )
+    with ThreadPoolExecutor(3) as pool:  # each waits for another server
+        served = pool.submit(served_bundle, descriptor.namespace, model)
+        declared = pool.submit(released_on_main, project, model, descriptor.name)
+        bad = pool.submit(quarantined, descriptor, model)
+        entries = list(Ledger(descriptor, model).back())
+        verified = [entry for entry in entries if entry.event.result == "verified"]
+        newest = next(iter(verified), None)
+        return TrafficFacts(
+            served=served.result(),
+            live=entries[0].event.live if entries else None,
+            verified=[entry.event.to for entry in verified],
+            quarantined=bad.result(),
+            restored=newest if newest is not None and newest.event.action == "rollback" else None,
+            declared=declared.result(),
+        )
 
 
 def plan_rollback(
@@ -123,11 +127,12 @@ def plan_rollback(
 def may_roll_back_automatically(facts: TrafficFacts, suspect: str | None) -> bool:
     """Return whether an alarm may roll back without a person.
 
-    It may not undo a rollback, unless the alarm names the bundle that the rollback restored: a monitor that does not
-    know what it watches could otherwise walk back through the history.
+    It may not undo a rollback: a faulty monitor, false labels or a changed world could otherwise walk back through the
+    history. It may stop a bundle on trial.
 
     Args:
         facts: the facts.
         suspect: the bundle that the alarm names; None if it names none.
     """
-    return facts.restored is None or facts.on_trial is not None or suspect == facts.live
+    is_stopped = suspect is not None and suspect == facts.stopped
+    return facts.restored is None or facts.on_trial is not None or is_stopped

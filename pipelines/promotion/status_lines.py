@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipelines.declarations.markdown import short_digest
+from pipelines.declarations.printable import printable
 from pipelines.promotion.status import DatasetStatus, EnvironmentStatus, ModelStatus, MonitorRun
 
 
@@ -21,7 +22,7 @@ def status_lines(status: EnvironmentStatus) -> list[str]:
         lines += _model_lines(model)
     for dataset in status.datasets:
         lines += _dataset_lines(dataset)
-    return lines
+    return [printable(line) for line in lines]  # objects of buckets and of the cluster can hold anything
 
 
 def status_json(statuses: Sequence[EnvironmentStatus]) -> list[Any]:
@@ -72,11 +73,13 @@ def _not_visible(unseen: dict[str, str], indent: str) -> Iterator[str]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return _plain(value.model_dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -25,12 +25,13 @@ WARM_UP = 20
 """Number of warm-up requests before them."""
 
 
-def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> TrialResult:
+def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes], *, rounds: int = ROUNDS) -> TrialResult:
     """Load a bundle and send it requests. Any failure of the bundle is part of the result, not an exception.
 
     Args:
         project: the project whose serving requirements pin the runtime.
         manifest, files: the bundle. Verify its evidence first, because its model is loaded here.
+        rounds: number of times that the latency is measured; 0 checks the golden predictions only.
 
     Raises:
         MlopsError: the pinned serving requirements cannot be read.
@@ -42,21 +43,21 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
 
     version, pinned = f"onnxruntime {VERSION}", f"onnxruntime {pinned_runtime(project.root)}"
     rows, problem = 0, ""
-    rounds: list[list[float]] = []
+    measured: list[list[float]] = []
     try:
         golden = parse(files["golden.json"], GoldenPredictions, Path("golden.json"))
         predictor = Predictor(manifest, files)
         predictor.check_golden(golden)
         rows = row_count(golden)
         bodies = [json.dumps(request_of(row)).encode() for row in single_rows(golden)]
-        for number in range(WARM_UP):
+        for number in range(WARM_UP if rounds else 0):
             predictor.answer(bodies[number % rows], b"trial")
-        for _ in range(ROUNDS):
-            rounds.append([])
+        for _ in range(rounds):
+            measured.append([])
             for number in range(TIMED):
                 began = time.perf_counter()
                 predictor.answer(bodies[number % rows], b"trial")
-                rounds[-1].append((time.perf_counter() - began) * 1000)
+                measured[-1].append((time.perf_counter() - began) * 1000)
     except (MlopsError, RequestError) as error:
         problem = error.what if isinstance(error, MlopsError) else f"the model refuses a golden row: {error.message}"
     except Exception as error:  # onnxruntime's exceptions have no common base class
@@ -66,8 +67,8 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
         serving_version=pinned,
         problem=problem,
         golden_rows=rows,
-        p99_ms=min((percentile(times, 0.99) for times in rounds if times), default=0.0),
-        requests=sum(map(len, rounds)),
+        p99_ms=min((percentile(times, 0.99) for times in measured if times), default=0.0),
+        requests=sum(map(len, measured)),
     )
 
 

@@ -168,6 +168,17 @@ def exists(descriptor: EnvironmentDescriptor, model: str, digest: str) -> bool:
     return True
 
 
+def read_manifest(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Bundle:
+    """Read the manifest of a bundle and verify it against the digest. The other files are not looked at.
+
+    Raises:
+        UnknownBundleError: the registry does not have the bundle.
+        TamperedBundleError: the manifest is changed, or belongs to another model.
+        MlopsError: the registry cannot be read.
+    """
+    return _manifest(store.s3(), descriptor.registry_bucket, prefix_of(model, digest), model, digest)
+
+
 def list_digests(descriptor: EnvironmentDescriptor, model: str) -> list[str]:
     """List the digests of a model's bundles, sorted, including incomplete bundles.
 

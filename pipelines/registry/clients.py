@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from functools import cache, partial
+from threading import RLock
 from typing import Any
 
 import boto3
@@ -31,6 +32,9 @@ _VARIABLES = (
 """Environment variables that select the endpoint and credentials of a client. Part of the cache key."""
 
 
+_creating = RLock()
+"""Held while a client is created: a session does not allow that in two threads."""
+
 _OFTEN_THROTTLED = ("ecr",)
 """Services whose quotas an account shares with every node that pulls: requests are repeated for up to a minute."""
 
@@ -42,7 +46,8 @@ def client(service: str, region: str | None = None) -> Any:
         service: boto3's name of the service.
         region: AWS region; the configured one by default.
     """
-    return _client(service, region, _settings())
+    with _creating:
+        return _client(service, region, _settings())
 
 
 def session(region: str | None = None) -> Any:

@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,9 @@ LONGEST_ATTEMPT = timedelta(days=1)
 
 MOST_VERSIONS = 1000
 """Versions in one listing: the limit of S3."""
+
+RECORDS_AT_ONCE = 8
+"""Maximum number of records that are read in parallel."""
 
 MOST_COLLISIONS = 1000
 """Maximum number of attempts to append a record while other writers append first."""
@@ -268,16 +272,27 @@ class Ledger:
         Raises:
             BrokenLedgerError: the chain is broken.
         """
-        entry = self.head()
-        while entry is not None:
+        later: Entry | None = None
+        for entry in self._read_back():
+            if later is not None:
+                if entry.digest != later.record.previous:
+                    number = later.record.number
+                    raise _broken(self.descriptor, self.model, number, "does not follow the record before it")
+                _check_times(entry, later, self.descriptor, self.model)
             yield entry
-            number, previous = entry.record.number, entry.record.previous
-            if number == 1:
-                return
-            later, entry = entry, self.entry(number - 1)
-            if entry.digest != previous:
-                raise _broken(self.descriptor, self.model, number, "does not follow the record before it")
-            _check_times(entry, later, self.descriptor, self.model)
+            later = entry
+
+    def _read_back(self) -> Iterator[Entry]:
+        """Read the records from newest to oldest, the further back the more at once."""
+        number, at_once = self.newest(), 1
+        while number:
+            numbers = range(number, max(number - at_once, 0), -1)
+            if len(numbers) == 1:
+                yield self.entry(number)
+            else:
+                with ThreadPoolExecutor(len(numbers)) as pool:
+                    yield from pool.map(self.entry, numbers)
+            number, at_once = number - len(numbers), min(2 * at_once, RECORDS_AT_ONCE)
 
     def append(self, decide: Callable[[Entry | None], Event | Entry]) -> Entry:
         """Append a record, or return the existing record of the same attempt.

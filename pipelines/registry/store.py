@@ -7,9 +7,10 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from pipelines.registry import clients
 
 ATTEMPTS = 5
 """Maximum number of attempts of a conditional write while another write of the key is in progress (409)."""
+
+MOST_DELETED = 1000
+"""Maximum number of objects that S3 deletes in one request."""
 
 
 class NotFoundError(MlopsError):
@@ -63,11 +67,13 @@ class Listed:
         key: key of the object.
         size: size in bytes.
         etag: ETag, in double quotes as S3 writes it.
+        modified: when it was written, in UTC.
     """
 
     key: str
     size: int
     etag: str
+    modified: datetime
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,20 @@ def delete(bucket: str, key: str, *, client: Any = None) -> None:
         (client or s3()).delete_object(Bucket=bucket, Key=key)
 
 
+def delete_many(bucket: str, keys: Sequence[str], *, client: Any = None) -> None:
+    """Delete objects. Idempotent.
+
+    Raises:
+        AccessDeniedError, NoBucketError, MlopsError: an object cannot be deleted; others may have been deleted.
+    """
+    for start in range(0, len(keys), MOST_DELETED):
+        batch = [{"Key": key} for key in keys[start : start + MOST_DELETED]]
+        with _errors_by_name("s3:DeleteObject", bucket, batch[0]["Key"]):
+            answer = (client or s3()).delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+            for refused in answer.get("Errors", ()):
+                raise ClientError({"Error": {"Code": refused["Code"], "Message": refused["Message"]}}, "DeleteObjects")
+
+
 def sizes(bucket: str, prefix: str, *, limit: int, client: Any = None) -> dict[str, int]:
     """Return the size in bytes of every object under a prefix, sorted by key.
 
@@ -226,7 +246,7 @@ def listing(bucket: str, prefix: str, *, client: Any = None) -> Iterator[Listed]
     """
     for page in _pages(client or s3(), bucket, prefix, ""):
         for entry in page.get("Contents", ()):
-            yield Listed(str(entry["Key"]), int(entry["Size"]), str(entry["ETag"]))
+            yield Listed(str(entry["Key"]), int(entry["Size"]), str(entry["ETag"]), entry["LastModified"])
 
 
 def first_after(bucket: str, prefix: str, after: str, *, most: int, client: Any = None) -> list[str]:

@@ -14,7 +14,7 @@ import msgspec
 from pipelines.serving.inference_log import InferenceLog
 from pipelines.serving.predictor import SHORT_DIGITS, Predictor
 from pipelines.serving.request_error import Header, RequestError
-from pipelines.serving.request_metrics import ABANDONED, RequestMetrics
+from pipelines.serving.request_metrics import ABANDONED, OVERLOADED, RequestMetrics
 from pipelines.serving.trace import TRACE, TRACE_AND_SPAN, Trace, continue_trace, new_parent
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Application:
         digits = bundle.removeprefix("sha256:")
         self._versions = (bundle, digits, digits[:SHORT_DIGITS])
         roots = (f"/v2/models/{model}", *(f"/v2/models/{model}/versions/{name}" for name in self._versions))
+        self._common_path = f"{roots[0]}/infer"
         self._infer_paths = frozenset(f"{root}/infer" for root in roots)
         self._gets: dict[str, Callable[[], tuple[int, Any]]] = {
             "/v2": self._server,
@@ -143,14 +144,14 @@ class Application:
             await send({"type": "http.response.body", "body": content})
             if answer is not None:
                 metrics.rows += answer.rows
-                if answer.prediction is not None:
+                if answer.prediction is not None and scope["path"] == self._common_path:
                     metrics.predicted(answer.prediction)
                 self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
-            elif status >= 500 and self._log is not None:
+            elif status >= 500 and status != OVERLOADED and self._log is not None:
                 self._log.record_failure(status, parent[TRACE])
         finally:
             metrics.in_flight -= 1
-            metrics.answered(status, perf_counter() - start)
+            metrics.answered(status, perf_counter() - start, is_versioned=scope["path"] != self._common_path)
 
     async def _whole_body(
         self, first: bytes, headers: dict[bytes, bytes], message: Message, receive: Receive

@@ -5,7 +5,8 @@ then its requests are compared with those of the live pods (`canary_analysis`). 
 three outcomes, so two Jobs run it, and `CHECK_SETTINGS` says which outcome fails a Job: the exit status of the first is
 3 if the canary is bad, and that of the second is 2 if there is no verdict in time. Otherwise it is 0. Two Services take
 turns: `--live` names the one in front of the live pods. `CHECK_PING_URL` and `CHECK_PONG_URL` are their URLs.
-`CHECK_SECONDS` is the declared duration of the traffic step.
+`CHECK_SECONDS` is the declared duration of the traffic step. If the settings name a Prometheus, counts are read there;
+`--canary-hash` and `--live-hash` then say which pods belong to which release.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.declarations.bundle import GoldenPredictions
@@ -28,8 +29,9 @@ from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.registry import bundles
 from pipelines.serving.canary_analysis import CanaryVerdict, Outcome, judge_canary
 from pipelines.serving.golden import GoldenMismatchError, check_golden, row_count
-from pipelines.serving.pod_counters import ServiceCounters, counters_of
+from pipelines.serving.pod_counters import RequestCounters, counters_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
+from pipelines.serving.prometheus_counters import PrometheusCounters, counters_query, open_prometheus
 from pipelines.startup import relax_gc
 
 VARIABLES = {"ping": "CHECK_PING_URL", "pong": "CHECK_PONG_URL"}
@@ -62,6 +64,8 @@ class CanaryTrial:
         canary, live: URLs of the Services in front of the pods on trial and of the live pods.
         settings: what to check, and how long.
         seconds: least duration of the check, unless it fails.
+        hashes: hashes of the pod templates of the canary and of the live release, for Prometheus.
+        environ: environment variables, with the header for Prometheus.
     """
 
     model: str
@@ -70,6 +74,8 @@ class CanaryTrial:
     live: str
     settings: CanarySettings
     seconds: float = 0.0
+    hashes: tuple[str, str] = ("", "")
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,12 +215,33 @@ def examine(trial: CanaryTrial, clock: Clock, say: Callable[[str], None]) -> Che
     if trial.settings.golden_only:
         return CheckResult("passed", answered)
     say(answered)
-    canary, live = (
-        counters_of(url, trial.model, trial.settings.bounds.p99_ms / 1000, _TIMEOUT_SECONDS)
-        for url in (trial.canary, trial.live)
-    )
+    try:
+        canary, live = open_counters(trial)
+    except UnavailableError as error:
+        return CheckResult("inconclusive", str(error))
     verdict = watch(canary, live, trial, began, clock, say)
-    return CheckResult(verdict.outcome, f"{trial.canary} is {verdict.summary}" if verdict.findings else verdict.summary)
+    summary = f"{trial.canary} is {verdict.summary}" if verdict.findings else verdict.summary
+    problem = canary.problem or live.problem
+    if verdict.outcome == "inconclusive" and problem:
+        summary = f"{summary} ({problem})"
+    return CheckResult(verdict.outcome, summary)
+
+
+def open_counters(trial: CanaryTrial) -> tuple[RequestCounters, RequestCounters]:
+    """Return the counters of the canary and of the live pods.
+
+    Raises:
+        UnavailableError: Prometheus cannot be asked as it is declared.
+    """
+    slow = trial.settings.bounds.p99_ms / 1000
+    if trial.settings.prometheus is None:
+        canary, live = (counters_of(url, trial.model, slow, _TIMEOUT_SECONDS) for url in (trial.canary, trial.live))
+        return canary, live
+    query = open_prometheus(trial.settings.prometheus, trial.environ, _TIMEOUT_SECONDS)
+    for pod_hash in trial.hashes:
+        counters_query(trial.model, pod_hash)  # raises an error if it is missing
+    first, second = (PrometheusCounters(query, trial.model, pod_hash, slow) for pod_hash in trial.hashes)
+    return first, second
 
 
 def _answer_golden(trial: CanaryTrial, clock: Clock, end: float) -> int:
@@ -236,8 +263,8 @@ def _answer_golden(trial: CanaryTrial, clock: Clock, end: float) -> int:
 
 
 def watch(
-    canary: ServiceCounters,
-    live: ServiceCounters,
+    canary: RequestCounters,
+    live: RequestCounters,
     trial: CanaryTrial,
     began: float,
     clock: Clock,
@@ -253,10 +280,13 @@ def watch(
         say: receives progress.
     """
     declared = began + trial.seconds
-    end, said = declared + trial.settings.wait_seconds, -_SAY_SECONDS
+    end, said, problem = declared + trial.settings.wait_seconds, -_SAY_SECONDS, ""
     while True:
         canary.look()
         live.look()
+        before, problem = problem, canary.problem or live.problem
+        if problem not in ("", before):
+            say(problem)
         verdict = judge_canary(canary.totals, live.totals, trial.settings.bounds)
         now = clock.now()
         if verdict.outcome == "failed" or now >= end or (verdict.outcome == "passed" and now >= declared):
@@ -275,6 +305,8 @@ def main(arguments: list[str], environ: Mapping[str, str], clock: Clock | None =
     parser.add_argument("--model", required=True, help="name of the model")
     parser.add_argument("--bundle", required=True, help="digest of the bundle that it must serve, sha256:…")
     parser.add_argument("--live", required=True, help="Service in front of the live pods, ping or pong")
+    parser.add_argument("--canary-hash", default="", help="hash of the pod template of the canary, for Prometheus")
+    parser.add_argument("--live-hash", default="", help="hash of the pod template of the live release")
     given = parser.parse_args(arguments)
     clock = clock or Clock()
     began, fail_if, seconds = clock.now(), "inconclusive", 0.0
@@ -289,6 +321,8 @@ def main(arguments: list[str], environ: Mapping[str, str], clock: Clock | None =
             live=live,
             settings=settings,
             seconds=read_seconds(environ),
+            hashes=(given.canary_hash, given.live_hash),
+            environ=environ,
         )
         seconds = trial.seconds + settings.wait_seconds
         result = examine(trial, clock, lambda line: print(line, flush=True))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class EndpointClient:
         timeout: timeout of a request, in seconds.
         keep_alive: reuse the connection. Without it each request opens a connection, which may reach another pod.
         largest_answer: size limit of a response, in bytes.
+        headers: headers of each request.
+        context: settings of TLS; the standard ones by default.
     """
 
     def __init__(
@@ -57,24 +60,29 @@ class EndpointClient:
         timeout: float = TIMEOUT_SECONDS,
         keep_alive: bool = True,
         largest_answer: int = LARGEST_ANSWER,
+        headers: Mapping[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.url = url
         self.model = model
         self._keep_alive = keep_alive
         self._largest_answer = largest_answer
         target = urlsplit(url)
-        self._headers = {"content-type": "application/json"}
+        self._headers = {"content-type": "application/json", **(headers or {})}
         self._base = target.path.rstrip("/")
         if connection is not None:
             self._base = ""
             self._connection = connection
             return
         proxy = _proxy_of(target)
-        kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+        host, port = (target.hostname, target.port) if proxy is None else (proxy.hostname, proxy.port)
+        self._connection = (
+            http.client.HTTPSConnection(host or "", port, timeout=timeout, context=context)
+            if target.scheme == "https"
+            else http.client.HTTPConnection(host or "", port, timeout=timeout)
+        )
         if proxy is None:
-            self._connection = kind(target.hostname or "", target.port, timeout=timeout)
             return
-        self._connection = kind(proxy.hostname or "", proxy.port, timeout=timeout)
         if target.scheme == "https":
             self._connection.set_tunnel(target.hostname or "", target.port, _credentials_of(proxy))
         else:

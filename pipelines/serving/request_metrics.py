@@ -7,7 +7,7 @@ take a lock and several calls each, about a tenth of the time of a request.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import log
 
@@ -26,6 +26,9 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 ABANDONED = 499
 """Status counted when a client disconnects before its request is complete. No response is sent."""
+
+OVERLOADED = 503
+"""Status of a request that the server refuses before it reads it. It says nothing about the bundle."""
 
 
 class RequestMetrics(Collector):
@@ -49,6 +52,9 @@ class RequestMetrics(Collector):
         self._about = {"model": model, "bundle": bundle, "process": process}
         self._by_status = {200: 0}
         self._by_bucket = [0] * (len(BUCKETS) + 1)
+        self._versioned_by_status = {200: 0}
+        self._versioned_by_bucket = self._by_bucket.copy()
+        self._versioned_seconds = 0.0
         self._seconds = 0.0
         self._log_seconds = self._log_seconds_squared = 0.0
         self._predictions = 0
@@ -70,15 +76,27 @@ class RequestMetrics(Collector):
             "inference_log_written_records", "Records of the inference log that were written.", registry=self._registry
         )
 
-    def answered(self, status: int, seconds: float) -> None:
-        """Count one inference request by HTTP status and latency."""
+    def answered(self, status: int, seconds: float, *, is_versioned: bool = False) -> None:
+        """Count one inference request by HTTP status and latency.
+
+        Args:
+            status: HTTP status.
+            seconds: time from the headers of the request to its response.
+            is_versioned: True if the request names a version. Only pods of that release answer it, so a comparison of
+                two releases leaves it out.
+        """
         try:
             self._by_status[status] += 1
         except KeyError:
             self._by_status[status] = 1
-        self._by_bucket[bisect_left(BUCKETS, seconds)] += 1
+        bucket = bisect_left(BUCKETS, seconds)
+        self._by_bucket[bucket] += 1
         self._seconds += seconds
-        if status == 200:
+        if is_versioned:
+            self._versioned_by_status[status] = self._versioned_by_status.get(status, 0) + 1
+            self._versioned_by_bucket[bucket] += 1
+            self._versioned_seconds += seconds
+        elif status == 200:
             log_seconds = log(seconds) if seconds > 0 else 0.0
             self._log_seconds += log_seconds
             self._log_seconds_squared += log_seconds * log_seconds
@@ -107,21 +125,20 @@ class RequestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the plain numbers as metrics."""
-        requests = CounterMetricFamily("inference_requests", "Inference requests, by HTTP status.", labels=["code"])
-        for status, count in sorted(self._by_status.items()):
-            requests.add_metric([str(status)], count)
-        yield requests
-        cumulative = accumulate(self._by_bucket)
-        bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
-        yield HistogramMetricFamily(
-            "inference_request_seconds",
-            "Time from the headers of a request to its response.",
-            buckets=list(zip(bounds, cumulative, strict=True)),
-            sum_value=self._seconds,
+        yield _by_code("inference_requests", "Inference requests, by HTTP status.", self._by_status)
+        yield _histogram("inference_request_seconds", f"{_LATENCY}.", self._by_bucket, self._seconds)
+        named = "that name a version"
+        text = f"Inference requests {named}, by HTTP status."
+        yield _by_code("inference_versioned_requests", text, self._versioned_by_status)
+        yield _histogram(
+            "inference_versioned_request_seconds",
+            f"{_LATENCY}, of requests {named}.",
+            self._versioned_by_bucket,
+            self._versioned_seconds,
         )
         yield CounterMetricFamily("inference_rows", "Rows predicted.", value=self.rows)
         # Sums of values that may be negative are gauges in the text format.
-        logs = "natural logarithms of the seconds of requests with status 200"
+        logs = "natural logarithms of the seconds of requests with status 200, without those that name a version"
         for name, text, value in (
             ("log_seconds_sum", f"Sum of the {logs}.", self._log_seconds),
             ("log_seconds_squares", f"Sum of the squares of the {logs}.", self._log_seconds_squared),
@@ -139,3 +156,20 @@ class RequestMetrics(Collector):
     def exposition(self) -> tuple[str, bytes]:
         """Return the content type and the text of the metrics."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+
+
+_LATENCY = "Time from the headers of a request to its response"
+
+
+def _by_code(name: str, text: str, by_status: Mapping[int, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["code"])
+    for status, count in sorted(by_status.items()):
+        family.add_metric([str(status)], count)
+    return family
+
+
+def _histogram(name: str, text: str, by_bucket: Sequence[int], seconds: float) -> Metric:
+    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+    return HistogramMetricFamily(
+        name, text, buckets=list(zip(bounds, accumulate(by_bucket), strict=True)), sum_value=seconds
+    )

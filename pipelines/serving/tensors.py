@@ -74,6 +74,22 @@ class ReadTensor(msgspec.Struct, gc=False):
     rows: int
 
 
+class WrongValue(NamedTuple):
+    """Value that the request schema does not allow.
+
+    Attributes:
+        row: number of the row, from 0.
+        column: name of the column.
+        expected: what the schema allows.
+        found: the value as JSON, shortened.
+    """
+
+    row: int
+    column: str
+    expected: str
+    found: str
+
+
 class TensorReader:
     """Reads one input of the model.
 
@@ -191,8 +207,7 @@ class TensorReader:
     def _read(self, values: list[Any], rows: int) -> ReadTensor:
         flat = self._flat(values, rows)
         self._refuse(flat, self._wrong(flat, rows))
-        present = ["" if value is None else value for value in flat] if self.datatype == "BYTES" else flat
-        array = np.array(present, self._row.dtype).reshape(rows, self.width)
+        array = self.to_array(flat, rows)
         if rows == 1:
             self._row[:] = array
             return ReadTensor(self._row, msgspec.json.encode(flat), 1)
@@ -246,14 +261,37 @@ class TensorReader:
         """Raise an error that names the first wrong value and counts the others; do nothing if there is none."""
         if not wrong:
             return
-        row, index = divmod(wrong[0], self.width)
-        column = self.columns[index]
+        first = self._described(flat, wrong[0])
         more = f" (and {len(wrong) - 1} more values are invalid)" if len(wrong) > 1 else ""
         raise RequestError(
             400,
-            f"input {self.name!r}, row {row}, column {column.name!r} (index {index}): "
-            f"expected {self._expected(column, self._nullable[index])}, found {_short(flat[wrong[0]])}{more}",
+            f"input {self.name!r}, row {first.row}, column {first.column!r} (index {wrong[0] % self.width}): "
+            f"expected {first.expected}, found {first.found}{more}",
         )
+
+    def find_wrong(self, values: list[Any], rows: int) -> list[WrongValue]:
+        """Check many rows as a request would be checked, and return every value that the schema does not allow.
+
+        Args:
+            values: the values in row-major order, with None for null.
+            rows: number of rows.
+        """
+        return [self._described(values, place) for place in self._wrong(values, rows)]
+
+    def to_array(self, values: list[Any], rows: int) -> Any:
+        """Return valid rows as the model's input, shape [rows, columns]. Missing text is "" and a missing number NaN.
+
+        Args:
+            values: the values in row-major order, with None for null.
+            rows: number of rows.
+        """
+        present = ["" if value is None else value for value in values] if self.datatype == "BYTES" else values
+        return np.array(present, self._row.dtype).reshape(rows, self.width)
+
+    def _described(self, flat: list[Any], place: int) -> WrongValue:
+        row, index = divmod(place, self.width)
+        column = self.columns[index]
+        return WrongValue(row, column.name, self._expected(column, self._nullable[index]), _short(flat[place]))
 
     def _expected(self, column: RequestColumn, nullable: bool) -> str:
         noun = self._format.singular

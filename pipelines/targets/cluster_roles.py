@@ -39,8 +39,8 @@ RIGHTS = (
     Right("", "services", MANAGE, ("get", "list"), "the Services of endpoints; Pulumi reads those of an Ingress"),
     Right("networking.k8s.io", "networkpolicies", MANAGE, LOOK, "what each workload may reach"),
     Right("networking.k8s.io", "ingresses", MANAGE, LOOK, "the load balancers of endpoints"),
-    Right("batch", "cronjobs", MANAGE, LOOK, "ingestion and training"),
-    Right("batch", "jobs", ("create", "get", "list"), (), "`mlops ingest` and `mlops train`"),
+    Right("batch", "cronjobs", MANAGE, LOOK, "ingestion, training, monitors and batch predictions"),
+    Right("batch", "jobs", ("create", "get", "list"), (), "`mlops ingest`, `mlops train` and `mlops predict`"),
     Right("autoscaling", "horizontalpodautoscalers", MANAGE, LOOK, "the number of an endpoint's pods"),
     Right("policy", "poddisruptionbudgets", MANAGE, LOOK, "endpoints while nodes are drained"),
     Right("argoproj.io", "rollouts", MANAGE, LOOK, "endpoints; a rollback changes them"),
@@ -49,8 +49,9 @@ RIGHTS = (
     Right("coordination.k8s.io", "leases", ("create", "get", "update"), (), "one verb at a time"),
     Right("", "pods", ("delete", "list"), ("list",), "jobs and endpoints; a pod without credentials is replaced"),
     Right("", "pods/log", ("get",), (), "the log of a job"),
+    # Not for the preview role, which any branch can use: it could send requests to a canary, and so decide about it.
     # The API server asks for `get` until Kubernetes 1.34, and for `create` as well from 1.35 on.
-    Right("", "pods/portforward", ("create", "get"), ("create", "get"), "asking an endpoint's pods"),
+    Right("", "pods/portforward", ("create", "get"), (), "asking an endpoint's pods"),
     Right("", "endpoints", ("list", "watch"), ("list",), "Pulumi waits for an Ingress and its Services"),
     Right("", "events", ("list", "watch"), (), "Pulumi says what it waits for"),
 )

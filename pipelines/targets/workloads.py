@@ -10,7 +10,7 @@ from pipelines.cluster.jobs import run_job
 from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -136,6 +136,29 @@ def change_table(
         target.descriptor(environment).namespace,
         f"ingest-{dataset}",
         variables={TABLE_CHANGE: change.model_dump_json()},
+        on_line=lambda line: log(f"| {line}"),
+        after_others=True,
+    )
+
+
+def run_care(target: Target, environment: str, dataset: str, log: Callable[[str], None]) -> None:
+    """Run the job that cares for a dataset's table now.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        dataset: the dataset's name.
+        log: receives each line of the job's log.
+
+    Raises:
+        MlopsError: the dataset or the job does not exist, or the job failed.
+    """
+    target.project.contract(dataset)
+    target.project.check_ingests(environment, dataset)
+    run_job(
+        target.descriptor(environment).namespace,
+        care_name(dataset),
+        variables={},
         on_line=lambda line: log(f"| {line}"),
         after_others=True,
     )

@@ -124,7 +124,8 @@ def run_training(
     product = bundle_data(descriptor, model.name)
     with lineage(descriptor, f"train-{model.name}", [source], [product]) as events:
         rows, version = read_version(descriptor, model.contract, run.snapshot)
-        events.inputs = [table_data(descriptor, model.contract, version=version.snapshot, rows=version.rows)]
+        facts = {"version": version.snapshot, "rows": version.rows, "contract": contract}
+        events.inputs = [table_data(descriptor, model.contract, **facts)]
         say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
         manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)
         digest = bundles.push(descriptor, manifest, files)

@@ -357,14 +357,17 @@ def groups_of(job: dict[str, Any]) -> list[str]:
 
 
 def test_a_job_installs_the_groups_that_its_commands_need() -> None:
-    """`pulumi` needs the program's packages; training and ingestion look into the tables."""
+    """A Pulumi program needs its packages; training and ingestion look into the tables."""
     for path in WORKFLOWS:
         for name, job in jobs(path):
             groups = groups_of(job)
             assert all((ROOT / "requirements" / f"{group}.txt").is_file() for group in groups), groups
             commands = " ".join(step.get("run", "") for step in job["steps"])
-            used = {step.get("uses") for step in job["steps"]}
-            needed = {"cli"} | ({"infra"} if "./.github/actions/use-environment" in used else set())
+            used = {step.get("uses"): step.get("with", {}) for step in job["steps"]}
+            environment = used.get("./.github/actions/use-environment")
+            runs_programs = environment is not None and environment.get("providers") != "false"
+            assert environment is None or runs_programs == ("infra" in groups), f"{path.name}: {name}"
+            needed = {"cli"} | ({"infra"} if runs_programs else set())
             if re.search(r"mlops (train|ingest) ", commands):
                 needed |= {"pipelines"}
             if "make " in commands:
@@ -379,13 +382,13 @@ def test_a_job_installs_the_groups_that_its_commands_need() -> None:
     [
         (
             "pipelines.promotion.select pipelines.promotion.propose pipelines.promotion.recheck "
-            "pipelines.registry.container_images pipelines.targets.aws",
+            "pipelines.registry.container_images pipelines.targets.aws pipelines.promotion.respond "
+            "pipelines.promotion.rollback pipelines.promotion.verify",
             "cli serving",
         ),
         (
             "pipelines.promotion.judge pipelines.promotion.review pipelines.promotion.deploy pipelines.promotion.audit "
-            "pipelines.promotion.respond pipelines.promotion.rollback pipelines.promotion.trial "
-            "pipelines.promotion.predict",
+            "pipelines.promotion.trial pipelines.promotion.predict",
             "cli infra serving",
         ),
         ("pipelines.targets.training_due pipelines.targets.workloads pipelines.data.catalog", "cli infra pipelines"),
@@ -433,7 +436,8 @@ def test_the_pulumi_cli_has_the_version_of_the_sdk() -> None:
     at = {step.get("id", step.get("uses", step.get("run", ""))): step for step in action}
     install = next(step for key, step in at.items() if key.startswith("pulumi/actions@"))
     assert install["with"] == {"pulumi-version": "${{ steps.engine.outputs.pulumi }}"}
-    assert "steps.engine.outputs.key" in at["cache"]["with"]["key"]
+    assert (at["engine"]["run"], at["engine"]["if"]) == (".venv/bin/mlops ci engine-version", install["if"])
+    assert "hashFiles('requirements/infra.txt')" in at["cache"]["with"]["key"]
 
 
 def test_zizmor_finds_nothing_in_pedantic_mode() -> None:

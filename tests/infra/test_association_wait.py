@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from infra.components.association_wait import SETTLE_SECONDS, new_associations
+import pulumi
+import pytest
+
+from infra.components.association_wait import SETTLE_SECONDS, AssociationWait, new_associations
 from tests.infra.recording import Recording, record
 
 ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
@@ -43,6 +46,15 @@ def test_a_preview_does_not_wait(project: Path) -> None:
     pauses = Pauses()
     assert record(project, "dev", pause=pauses, preview=True).of_type(ROLLOUT)
     assert pauses.seconds == []
+
+
+def test_what_several_endpoints_wait_for_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi, "info", said.append)
+    waiting = AssociationWait(pulumi.Output.from_input({}))
+    waiting.announce()
+    waiting.announce()
+    assert said == [f"waiting {SETTLE_SECONDS:.0f} s until Pod Identity knows the new service accounts"]
 
 
 def test_only_associations_that_the_last_update_did_not_know_are_new() -> None:

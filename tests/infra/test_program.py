@@ -16,11 +16,13 @@ from infra.policies.stack import TAGGABLE
 from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.canary_settings import CanarySettings
-from pipelines.declarations.contract import STORED_TYPES, Column
+from pipelines.declarations.contract import Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
+from pipelines.declarations.sql_types import PLAIN_TYPES
+from pipelines.prediction.__main__ import REFUSED
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
     ACCOUNT,
@@ -59,14 +61,17 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 
 def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
-    jobs = {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}", f"observe-{MODEL}"}
+    jobs = {f"{job}-{DATASET}" for job in ("ingest", "care", "monitor")}
+    jobs |= {f"{job}-{MODEL}" for job in ("train", "observe", "predict")}
     assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
-def test_later_environments_only_monitor_their_models(graphs: dict[str, Recording], environment: str) -> None:
-    assert set(graphs[environment].of_type(CRON_JOB)) == {f"observe-{MODEL}"}
-    roles = {f"serve-{MODEL}", f"check-{MODEL}", f"observe-{MODEL}"}
+def test_later_environments_only_monitor_their_models_and_predict_with_them(
+    graphs: dict[str, Recording], environment: str
+) -> None:
+    assert set(graphs[environment].of_type(CRON_JOB)) == {f"observe-{MODEL}", f"predict-{MODEL}"}
+    roles = {f"serve-{MODEL}", f"check-{MODEL}", f"observe-{MODEL}", f"predict-{MODEL}"}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == roles
 
 
@@ -103,8 +108,8 @@ def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fr
     assert fresh.of_type(CRON_JOB) == {}
     assert fresh.of_type(ROLLOUT) == {}
     assert fresh.outputs["notes"] == [
-        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, monitor-{DATASET}, "
-        f"train-{MODEL} are left out"
+        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, care-{DATASET}, "
+        f"monitor-{DATASET}, train-{MODEL} are left out"
     ]
     descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
     assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
@@ -230,8 +235,8 @@ def test_each_contract_has_an_iceberg_table_whose_schema_pulumi_never_updates(pr
 @pytest.mark.parametrize(
     ("logical", "physical", "iceberg"),
     [
-        *((logical, physical, stored) for logical, types in STORED_TYPES.items() for physical, stored in types.items()),
-        *((logical, None, next(iter(types.values()))) for logical, types in STORED_TYPES.items()),
+        *((logical, physical, stored) for logical, types in PLAIN_TYPES.items() for physical, stored in types.items()),
+        *((logical, None, next(iter(types.values()))) for logical, types in PLAIN_TYPES.items()),
     ],
 )
 def test_glue_and_ingestion_give_a_column_the_same_type(logical: str, physical: str | None, iceberg: str) -> None:
@@ -360,10 +365,43 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
     }
     assert commands == {
         f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
+        f"care-{DATASET}": [
+            *("python", "-m", "pipelines.data", "care", DATASET, "--namespace", "mlops-dev"),
+            f"--predicting={MODEL}",
+        ],
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],
+        f"predict-{MODEL}": ["python", "-m", "pipelines.prediction", MODEL],
     }
+
+
+def test_prediction_by_batch_waits_for_a_request_where_the_model_is_released(
+    graphs: dict[str, Recording], fresh: Recording
+) -> None:
+    for graph in graphs.values():
+        job = graph.one(CRON_JOB, f"predict-{MODEL}")
+        assert job.at("spec", "suspend") is True
+        rules = job.at("spec", "jobTemplate", "spec", "podFailurePolicy", "rules")
+        assert rules[0]["onExitCodes"]["values"] == [REFUSED], "a refused input is not tried again"
+    assert f"predict-{MODEL}" not in fresh.of_type("aws:iam/role:Role"), "nothing is released"
+
+
+def test_a_model_may_read_the_datasets_that_it_declares_for_batch_predictions(
+    tmp_path: Path, graphs: dict[str, Recording]
+) -> None:
+    before = json.dumps(graphs["dev"].policy(f"predict-{MODEL}"))
+    project = copy_as_forked(tmp_path / "project")
+    contract = (project / "data-contracts" / f"{DATASET}.odcs.yaml").read_text()
+    (project / "data-contracts" / "newcomers.odcs.yaml").write_text(
+        contract.replace(DATASET, "newcomers").replace("diabetes_patients", "newcomers")
+    )
+    declared = project / "models" / MODEL / "model.yaml"
+    declared.write_text(declared.read_text() + "batch: {datasets: [newcomers]}\n")
+    release_everywhere(project)
+    after = json.dumps(record(project, "dev").policy(f"predict-{MODEL}"))
+    assert "table/mlops_dev/newcomers" in after
+    assert "newcomers" not in before
 
 
 def test_an_endpoint_runs_and_names_the_released_bundle(graph: Recording) -> None:
@@ -521,8 +559,8 @@ def test_pods_run_only_on_nodes_that_their_image_is_built_for(tmp_path: Path, ar
 CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1b2c"
 PLAIN = {"listen-ports": '[{"HTTP": 80}]'}
 ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = {
-    "by default": ({}, PLAIN, {"path": "/"}, f"http://{MODEL}.elb.example"),
-    "with a domain": ({"domain": "ml.example.com"}, PLAIN, {"path": "/"}, f"http://{MODEL}.ml.example.com"),
+    "by default": ({}, PLAIN, {"path": "/v2"}, f"http://{MODEL}.elb.example"),
+    "with a domain": ({"domain": "ml.example.com"}, PLAIN, {"path": "/v2"}, f"http://{MODEL}.ml.example.com"),
     "with a certificate": (
         {"domain": "ml.example.com", "certificate": CERTIFICATE},
         {
@@ -530,19 +568,19 @@ ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = 
             "certificate-arn": CERTIFICATE,
             "ssl-policy": "ELBSecurityPolicy-TLS13-1-2-2021-06",
         },
-        {"path": "/"},
+        {"path": "/v2"},
         f"https://{MODEL}.ml.example.com",
     ),
     "for some addresses": (
         {"inbound_cidrs": ["10.1.0.0/16", "10.2.0.0/16"]},
         {**PLAIN, "inbound-cidrs": "10.1.0.0/16,10.2.0.0/16"},
-        {"path": "/"},
+        {"path": "/v2"},
         f"http://{MODEL}.elb.example",
     ),
     "for some security groups": (
         {"security_groups": ["sg-0123456789abcdef0"]},
         {**PLAIN, "security-groups": "sg-0123456789abcdef0", "manage-backend-security-group-rules": "true"},
-        {"path": "/"},
+        {"path": "/v2"},
         f"http://{MODEL}.elb.example",
     ),
     "with a shared load balancer": (
@@ -554,7 +592,7 @@ ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = 
     "with a shared load balancer and a domain": (
         {"shared_load_balancer": True, "domain": "ml.example.com"},
         {**PLAIN, "group.name": "mlops-dev"},
-        {"path": "/"},
+        {"path": "/v2"},
         f"http://{MODEL}.ml.example.com",
     ),
 }

@@ -14,6 +14,7 @@ import random
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -417,6 +418,81 @@ class InferenceRequest(Subject):
         raise MlopsError(answer.error)
 
 
+class PredictionFile(Subject):
+    """A Parquet file to predict by batch."""
+
+    def __init__(self, scratch: Path) -> None:
+        from pipelines.prediction.prediction_inputs import check_columns_of, in_parts, open_file, read_file
+        from pipelines.prediction.prediction_rows import PredictionWriter
+        from pipelines.serving.row_scoring import RowScorer
+        from tests.pipelines.serving.bundles import mixed_bundle
+
+        super().__init__(scratch)
+
+        class FirstOutput(RowScorer):
+            """Leaves out every output but the first: the table holds one prediction."""
+
+            def score(self, values: Any, rows: int) -> Any:
+                found = super().score(values, rows)
+                return replace(found, outputs=dict(list(found.outputs.items())[:1]))
+
+        made = mixed_bundle()
+        self.scorer = FirstOutput(made.manifest, made.files)
+        self.inputs = self.scorer.schema.inputs
+        self.path = scratch / "rows.parquet"
+        self.steps = (open_file, check_columns_of, read_file, in_parts, PredictionWriter)
+
+    def make(self, rng: random.Random) -> bytes:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = {"id": pa.int64(), "a": pa.float64(), "b": pa.float32(), "small": pa.int32(), "large": pa.int64()}
+        kinds |= {"flag": pa.bool_(), "town": pa.string(), "more": pa.list_(pa.int8())}
+        if rng.randrange(3) == 0:
+            other = (pa.large_string(), pa.binary(), pa.int8(), pa.uint64(), pa.float16(), pa.date64(), pa.null())
+            others = (*other, pa.decimal128(38, 2), pa.timestamp("ns", "UTC"), pa.dictionary(pa.int8(), pa.string()))
+            kinds[rng.choice(list(kinds))] = rng.choice(others)
+        good = {"id": 1, "a": 1.0, "b": 4.0, "small": 3, "large": 7, "flag": True, "town": "Ulm", "more": [1]}
+        columns: dict[str, Any] = {name: [] for name in kinds}
+        for _ in range(rng.choice((0, 1, 2, 5, 20))):
+            row = dict(good)
+            while rng.randrange(3) == 0:
+                row[rng.choice(list(row))] = rng.choice((*NUMBERS, *TEXTS, None, True, float("nan")))
+            for name, value in row.items():
+                columns[name].append(value)
+        arrays = {}
+        for name, values in columns.items():
+            try:
+                arrays[name] = pa.array(values, kinds[name])
+            except (pa.ArrowException, ValueError, TypeError, OverflowError):
+                arrays[name] = pa.array([None] * len(values), kinds[name])
+        if rng.randrange(12) == 0:
+            arrays.pop(rng.choice(list(arrays)))
+        sink = io.BytesIO()
+        pq.write_table(pa.table(arrays), sink, compression=rng.choice(("snappy", "zstd", "none")))
+        content = sink.getvalue()
+        return Mutator(rng).content(content) if rng.randrange(3) == 0 else content
+
+    def use(self, given: bytes) -> None:
+        import pyarrow as pa
+
+        open_file, check_columns_of, read_file, in_parts, writer_of = self.steps
+        self.path.write_bytes(given)
+        schema, rows = open_file("rows.parquet", self.path)
+        check_columns_of("rows.parquet", schema, self.inputs, {"id": "long"})
+        table = pa.schema(
+            [("row", pa.int64()), ("id", pa.int64()), ("prediction", pa.float64()), ("refused", pa.string())]
+        )
+        writer = writer_of("rows.parquet", self.scorer, table, {"id": "id"}, (), (), "batch", "bundle")
+        columns = ["id", *(column.name for tensor in self.inputs for column in tensor.columns)]
+        made = [
+            writer.predict(part) for part in in_parts("rows.parquet", read_file("rows.parquet", self.path, columns))
+        ]
+        answered = [row["prediction"] is not None for part in made for row in part.to_pylist()]
+        if len(answered) != rows or writer.counts.rows - writer.counts.refused != sum(answered):
+            raise FaultError(f"{rows} rows, of which {sum(answered)} are answered: {writer.counts}")
+
+
 class AlarmEvent(Subject):
     """A `repository_dispatch` event that requests a response: what it makes of an issue, and its way back."""
 
@@ -593,6 +669,7 @@ SUBJECTS: dict[str, type[Subject]] = {
     "environment": EnvironmentFile,
     "landing-file": LandingFile,
     "request": InferenceRequest,
+    "prediction-file": PredictionFile,
     "alarm": AlarmEvent,
     "workflow": WorkflowFile,
     "policy": PolicyDocument,

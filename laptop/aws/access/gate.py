@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 from laptop.aws.access import sigv4, web_identity
 from laptop.aws.access.effective_values import EffectiveValues
+from laptop.aws.access.glue_versions import check_table_version
 from laptop.aws.access.policy import Context, Need, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
 from laptop.aws.access.request import Request, RequestRefusedError
@@ -101,6 +102,7 @@ class Gate:
             denied = self._denied(request, principal)
             if denied is None:
                 check_preconditions(request)
+                check_table_version(request)
         except MlopsError as error:
             return refuse("AccessDenied", f"A policy cannot be evaluated: {error.what}")
         except RequestRefusedError as error:

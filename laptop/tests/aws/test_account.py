@@ -169,3 +169,14 @@ def test_a_multipart_upload_arrives_complete(client: Callable[[str], Any], bucke
 def test_the_description_has_no_credentials(account: Account) -> None:
     described = json.loads((account.home / "account.json").read_text())
     assert described.keys() == {"endpoint", "incarnation", "pid", "region", "account"}
+
+
+def test_an_update_of_a_glue_table_that_another_has_changed_is_refused(client: Callable[[str], Any], name: str) -> None:
+    glue, table = client("glue"), {"Name": "visits", "Parameters": {"a": "1"}}
+    glue.create_database(DatabaseInput={"Name": name})
+    glue.create_table(DatabaseName=name, TableInput=table)
+    version = glue.get_table(DatabaseName=name, Name="visits")["Table"]["VersionId"]
+    glue.update_table(DatabaseName=name, TableInput=table, VersionId=version)
+    with pytest.raises(ClientError, match="ConcurrentModificationException"):
+        glue.update_table(DatabaseName=name, TableInput=table, VersionId=version)
+    glue.update_table(DatabaseName=name, TableInput=table)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from laptop.cluster.analysis_metrics import add_measurement, dry_run_metrics, metric_phase, run_phase
+from laptop.cluster.analysis_metrics import add_measurement, metric_phase, run_phase
+from laptop.cluster.analysis_validation import dry_run_metrics
 
 
 def measured(*phases: str) -> dict[str, Any]:

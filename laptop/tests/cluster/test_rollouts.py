@@ -369,6 +369,19 @@ def test_a_rollout_whose_analysis_template_is_missing_is_invalid_until_it_exists
     phase(cluster, namespace, "Healthy")
 
 
+def test_an_analysis_with_limits_that_cannot_be_met_aborts_the_update(cluster: RunningCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    template = check(namespace, "print()")
+    template["spec"]["metrics"][0] |= {"count": 1, "failureLimit": 1, "consecutiveSuccessLimit": 1}
+    cluster.create(ANALYSIS_TEMPLATE, namespace, template)
+    cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", ANALYSIS_STEPS, replicas=1))
+    message = phase(cluster, namespace, "Degraded")["message"]
+    assert "Analysis spec invalid: metrics[0]: count (1) must be >= failureLimit" in message
+    assert cluster.find_all(JOB, namespace) == []
+
+
 def test_an_aborted_update_ends_its_analysis(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     cluster.create(ANALYSIS_TEMPLATE, namespace, check(namespace, "import time; time.sleep(60)"))

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from laptop.cluster.durations import seconds_of
 from laptop.cluster.kinds import CRON_JOB, JOB
 from laptop.cluster.schedules import ScheduleError, last_run, next_run, parse_schedule
 from laptop.tests.cluster.running_cluster import RunningCluster, job, refusal, wait_for
@@ -65,11 +64,6 @@ def test_the_last_due_time_is_the_newest_one_in_between(schedule: str, expected:
     after, until = (datetime.fromisoformat(f"2026-01-01T{time}:30+00:00") for time in ("10:15", "12:29"))
     found = last_run(schedule, None, after, until)
     assert (found.strftime("%H:%M") if found is not None else None) == expected
-
-
-@pytest.mark.parametrize(("text", "seconds"), [(5, 5), ("5", 5), ("30s", 30), ("10m", 600), ("1h", 3600)])
-def test_durations_are_parsed_in_the_format_of_argo(text: int | str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
 
 
 def test_finished_jobs_beyond_the_history_limit_are_deleted(cluster: RunningCluster, namespace: str) -> None:

@@ -88,3 +88,45 @@ def test_endpoints_follow_the_pods_of_a_service(cluster: RunningCluster, namespa
             assert json.load(answer)["version"] == "v1"
     cluster.delete(SERVICE, namespace, "m-stable")
     wait_for(lambda: cluster.client.get(ENDPOINTS.path(namespace, "m-stable")) is None)
+
+
+TUNNEL = """
+import http.client, os, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["http_proxy"])
+line = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=10)
+line.set_tunnel({host!r}, {port})
+try:
+    for path in ("/first", "/second"):
+        line.request("POST", path, body=b"x" * {size})
+        print(line.getresponse().read().decode()[:200])
+except OSError as error:
+    print(error)
+"""
+
+
+def tunnelled(cluster: RunningCluster, namespace: str, host: str, port: int = 80, size: int = 1) -> list[str]:
+    """Send two requests in a pod through a tunnel, and return the answers."""
+    name = f"dig-{abs(hash((host, port, size)))}"
+    cluster.create(JOB, namespace, job(name, TUNNEL.format(host=host, port=port, size=size)))
+    assert cluster.ended(namespace, name)["type"] == "Complete"
+    (pod,) = cluster.pods_of(namespace, name)
+    return cluster.log(namespace, pod["metadata"]["name"]).splitlines()
+
+
+def test_a_pod_opens_a_tunnel_to_a_service_as_grpc_does(cluster: RunningCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
+    phase(cluster, namespace, "Healthy")
+    first, second = (json.loads(answer) for answer in tunnelled(cluster, namespace, f"m-stable.{namespace}.svc"))
+    assert (first["path"], second["path"], first["pid"]) == ("/first", "/second", second["pid"])
+    assert "x-forwarded-for" not in first["headers"]
+    large = tunnelled(cluster, namespace, f"m-stable.{namespace}.svc", size=400_000)
+    assert [answer[:17] for answer in large] == ['{"version": "v1",'] * 2
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("m-stable.nowhere.svc", "503"), ("www.example.com", "502"), ("127.0.0.1", "502")]
+)
+def test_a_tunnel_leads_to_services_only(cluster: RunningCluster, namespace: str, host: str, told: str) -> None:
+    (answer,) = tunnelled(cluster, namespace, host)
+    assert told in answer

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
+from lightkube.resources.core_v1 import Pod
 
 from laptop import lifecycle
-from laptop.demo.journey import errors_of
+from laptop.demo.journey import errors_of, waits_for_image
 from laptop.demo.material import CENSUS, DATASET, MODEL, PATIENTS, own_clone, take_releases_back
 from laptop.github.runner.results import JobResult
 from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_waits, shorten_waits
@@ -141,3 +142,20 @@ def test_a_failed_deployment_is_shown_with_its_whole_error(tmp_path: Path, end: 
     failed, passed = (JobResult("deploy", "deploy dev", status, log=log) for status in ("failure", "success"))
     run: Any = SimpleNamespace(jobs=[passed, failed])
     assert errors_of(run) == shown
+
+
+@pytest.mark.parametrize(
+    ("state", "waits"),
+    [
+        ({"waiting": {"reason": "ErrImagePull"}}, True),
+        ({"waiting": {"reason": "ImagePullBackOff"}}, True),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, False),
+        ({"running": {}}, False),
+        ({}, False),
+    ],
+)
+def test_a_pod_whose_image_cannot_be_pulled_waits_for_it(state: dict[str, Any], waits: bool) -> None:
+    container = {"name": "serve", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    for key in ("containerStatuses", "initContainerStatuses"):
+        assert waits_for_image(Pod.from_dict({"status": {key: [container]}})) is waits
+    assert not waits_for_image(Pod.from_dict({}))

@@ -137,6 +137,16 @@ def test_a_reason_is_printed_in_full_only_once() -> None:
     ]
 
 
+def test_why_resources_are_only_recorded_is_said_once() -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    for name in ("a", "b"):
+        display.ended(ResourceStep(StepKind.CREATE, f"{URN}-{name}", recorded="moto has none"))
+    lines = stream.getvalue().splitlines()
+    assert [line.endswith("recorded only") for line in lines] == [True, False, True]
+    assert lines[1] == "     no effect on the laptop: moto has none"
+
+
 def test_an_overview_counts_resources_per_component_and_shows_failures() -> None:
     stream = io.StringIO()
     overview = Overview(stream)

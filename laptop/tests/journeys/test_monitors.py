@@ -33,6 +33,7 @@ class MonitoredDataset:
         empty: output of the monitor before the first delivery.
         first: after the first delivery.
         drifted: after a delivery of heavier patients.
+        cared: output of the care of the table after that, first only planned.
         folder: where commands write files.
         account: clients of the laptop's account, by service.
     """
@@ -40,6 +41,7 @@ class MonitoredDataset:
     empty: str
     first: str
     drifted: str
+    cared: tuple[str, str]
     folder: Path
     account: dict[str, Any]
 
@@ -87,8 +89,9 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDat
         for file in (first, heavier(first, folder / "heavier.csv")):
             deliver(file)
             outputs.append(run("monitor", "run", DATASET).output)
+        cared = run("data", "care", DATASET).output, run("data", "care", DATASET, "--apply").output
         account = {service: boto3.client(service) for service in ("cloudwatch", "s3")}
-        yield MonitoredDataset(*outputs, folder=folder, account=account)
+        yield MonitoredDataset(*outputs, cared=cared, folder=folder, account=account)
 
 
 def test_before_the_first_delivery_nothing_is_known(monitored: MonitoredDataset) -> None:
@@ -129,6 +132,17 @@ def test_every_run_sends_metrics_that_the_provisioned_alarms_watch(monitored: Mo
         alarm = alarms[f"mlops-dev-monitor-{DATASET}-{name}"]
         dimensions = ((each["Name"], each["Value"]) for each in alarm["Dimensions"])
         assert (alarm["Namespace"], alarm["MetricName"], *dimensions) in sent
+
+
+def test_the_job_cares_for_the_table_and_its_alarm_sees_that_it_ran(monitored: MonitoredDataset) -> None:
+    planned, done = monitored.cared
+    assert "it is the current version" in planned and "nothing to do" in planned
+    assert f"| {DATASET}: nothing to do" in done
+    cloudwatch = monitored.account["cloudwatch"]
+    (alarm,) = cloudwatch.describe_alarms(AlarmNames=[f"mlops-dev-care-{DATASET}-silent"])["MetricAlarms"]
+    sent = cloudwatch.list_metrics(Namespace=alarm["Namespace"], MetricName=alarm["MetricName"])["Metrics"]
+    assert alarm["Dimensions"] in [each["Dimensions"] for each in sent]
+    assert len(run("data", "log", DATASET).output.splitlines()) == 2
 
 
 def test_no_report_holds_a_value_of_a_key(monitored: MonitoredDataset) -> None:

@@ -301,3 +301,17 @@ def test_the_traceback_of_an_error_from_outside_can_be_shown(monkeypatch: pytest
     monkeypatch.setenv("MLOPS_TRACEBACK", "1")
     with pytest.raises(PermissionError):
         main(["schemas"])
+
+
+def test_neither_a_terminal_nor_a_runner_acts_on_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise MlopsError("the file \x1b[2J.csv\n::add-mask::e\n##[add-mask]e", fix="\x9b2J")
+
+    monkeypatch.setattr("pipelines.declarations.schemas.export_schemas", fail)
+    assert main(["schemas"]) == 1
+    said = capsys.readouterr().err.split("error: ", 1)[1]
+    assert "\x1b" not in said and "\x9b" not in said
+    assert not any(line.lstrip().startswith("::") for line in said.splitlines())
+    assert "##[" not in said

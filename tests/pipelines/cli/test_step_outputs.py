@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pipelines.cli.main import mlops
 from pipelines.cli.options import record_output
 from pipelines.declarations.plurals import counted
+from tests.clones import commit_all, make_repository
 
 
 def test_a_person_does_not_see_the_outputs_of_a_workflow(
@@ -19,6 +22,25 @@ def test_a_person_does_not_see_the_outputs_of_a_workflow(
     record_output("models", "churn")
     assert capsys.readouterr().out == "models: churn\n"
     assert (tmp_path / "outputs").read_text() == "models=churn\n"
+
+
+def test_the_name_of_a_file_does_not_switch_the_gates_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The names of changed files choose the tests. A line break in one of them could set `code=false` after it."""
+    root = make_repository(tmp_path).root
+    tests = root / "tests" / "models"
+    tests.mkdir(parents=True)
+    (tests / "test_every_model.py").write_text("")
+    commit_all(root, "Add a test")
+    model = root / "models" / "a\ncode=false\nz" / "model.yaml"
+    model.parent.mkdir()
+    model.write_text("")
+    commit_all(root, "Add a model")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
+    CliRunner().invoke(mlops, ["ci", "select", "changes", "--base", "HEAD^"])
+    lines = (tmp_path / "outputs").read_text().splitlines()
+    assert "code=true" in lines
+    assert "code=false" not in lines
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows")])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.connection import connect, keep_connected, read_with_retry
 from pipelines.declarations.errors import MlopsError
 from tests.pipelines.cluster.conftest import Api
 
@@ -69,8 +71,6 @@ def test_credentials_that_were_never_accepted_are_refused_at_once(api: Api, monk
 
 @pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("", 0.0), ("soon", 0.0), ("-1", 0.0)])
 def test_retry_after_is_read_in_seconds(header: str, seconds: float) -> None:
-    import httpx2
-
     from pipelines.cluster.connection import _retry_after
 
     request = httpx2.Request("GET", "http://a")
@@ -105,6 +105,53 @@ def test_a_credential_plugin_gives_the_token(api: Api, plugin: Any, version: str
     api.on("GET", PODS, NONE)
     read_pods()
     assert [path for _, path, _ in api.asked] == [PODS]
+
+
+def test_a_block_that_keeps_connected_signs_in_once(
+    api: Api, plugin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    plugin(f"echo run >> {runs}; {TOKEN}")
+    api.on("GET", PODS, NONE)
+    with keep_connected():
+        read_pods()
+        with keep_connected(), ThreadPoolExecutor(1) as pool:
+            pool.submit(read_pods).result()
+        with pytest.raises(MlopsError), connect("models"):
+            raise httpx2.ConnectError("a request failed")
+        read_pods()
+        assert runs.read_text().split() == ["run"]
+        other = tmp_path / "other"
+        other.write_text((tmp_path / "kubeconfig").read_text())
+        monkeypatch.setenv("KUBECONFIG", str(other))
+        read_pods()
+        assert runs.read_text().split() == ["run", "run"]
+    read_pods()
+    read_pods()
+    assert runs.read_text().split() == ["run"] * 4
+
+
+def test_blocks_of_two_threads_share_clients_until_the_last_one_ends(api: Api, plugin: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    plugin(f"echo run >> {runs}; {TOKEN}")
+    api.on("GET", PODS, NONE)
+    first_ended = threading.Event()
+
+    def second() -> None:
+        with keep_connected():
+            read_pods()
+            assert first_ended.wait(60)
+            read_pods()
+
+    with ThreadPoolExecutor(1) as pool:
+        with keep_connected():
+            read_pods()
+            other = pool.submit(second)
+            while len(api.asked) < 2:
+                assert not other.done()
+        first_ended.set()
+        other.result()
+    assert runs.read_text().split() == ["run"]
 
 
 @pytest.mark.parametrize(

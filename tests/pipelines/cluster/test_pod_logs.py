@@ -47,6 +47,15 @@ def test_only_the_newest_run_of_a_job_is_shown(api: Api) -> None:
     assert query["sinceSeconds"] == ["600"]
 
 
+def test_neither_a_terminal_nor_a_runner_acts_on_a_line(api: Api) -> None:
+    log(api, "a", "\x1b]0;owned\x07\x9b2J\n::set-output name=bundle::x\n##[add-mask]e\n")
+    assert shown(api, "serve-m1", pod("a", "serve-m1", 1)) == [
+        "\ufffd]0;owned\ufffd\ufffd2J",
+        ":\u200b:set-output name=bundle::x",
+        "##\u200b[add-mask]e",
+    ]
+
+
 def test_a_pod_that_waits_has_no_log_yet(api: Api) -> None:
     with pytest.raises(MlopsError, match="has started yet"):
         shown(api, "train-m1", pod("a", "train-m1", 1, phase="Pending", job="j"))

@@ -48,6 +48,14 @@ def test_only_ready_pods_of_the_live_release_are_found(api: Api) -> None:
     assert ("GET", PODS, {"labelSelector": ["app=price,rollouts-pod-template-hash=6f5d"]}) in api.asked
 
 
+@pytest.mark.parametrize("words", [{"command": ["python", "--bundle", "b1"]}, {"args": ["--bundle", "b1", "--x"]}])
+def test_a_pod_serves_the_bundle_that_it_was_started_with(api: Api, words: dict[str, Any]) -> None:
+    one, other = pod("a"), pod("b")
+    one["spec"]["containers"][0] |= words
+    one["metadata"]["annotations"] = {"mlops/bundle": "b2"}  # which others may change
+    assert [each.bundle for each in found(api, rollout(), one, other)] == ["b1", ""]
+
+
 def test_before_the_first_release_is_live_there_are_no_pods(api: Api) -> None:
     assert found(api, rollout(live=""), pod("a")) == []
 

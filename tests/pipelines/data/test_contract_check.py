@@ -76,6 +76,14 @@ def test_keys_that_are_personal_are_never_shown(tmp_path: Path, classified: dict
     assert "rows 1" in shown and "email: primaryKey" in shown
 
 
+def test_a_terminal_acts_neither_on_a_key_nor_on_the_name_of_a_file(tmp_path: Path) -> None:
+    declared = contract(column("id", "string", primaryKey=True), column("age", "integer", maximum=120))
+    path = write(tmp_path, "\x1b[2J,500", header="id,age")
+    shown = report_lines(declared, [check_data_file(declared, path, "s3://b/\x9b2J.csv")])
+    assert any("age: maximum" in line for line in shown)
+    assert all(line.isprintable() for line in shown)
+
+
 def test_a_file_that_is_not_the_dataset_is_rejected_and_the_others_are_checked(tmp_path: Path) -> None:
     write(tmp_path, "1,2", name="wrong.csv", header="id,years")
     write(tmp_path, *(f"{n},{n},n{n}" for n in range(1, 5)), name="right.csv")

@@ -503,6 +503,21 @@ def test_lineage_events_have_inputs_assertions_and_outputs(dev: EnvironmentDescr
     (origin,) = table["facets"]["columnLineage"]["fields"]["age"]["inputFields"]
     assert (origin["namespace"], origin["name"], origin["field"]) == (source["namespace"], "visits/a.csv", "age")
     assert quarantine["namespace"] == f"s3://{dev.lake_bucket}"
+    for data in (source, table):
+        tags = {tag["key"]: tag["value"] for tag in data["facets"]["tags"]["tags"]}
+        assert tags == {"dataContract": "visits", "dataContractVersion": "1.0.0", "status": "active"}
+
+
+def test_the_files_of_one_job_have_the_same_parent_run(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTNAME", "ingest-visits-29400000-abcde")
+    for name in ("a.csv", "b.csv"):
+        land(dev, tmp_path, name, f"{ord(name[0])},20,a")
+    run(dev)
+    parents = [event["run"]["facets"]["parent"] for event in events(dev)]
+    assert {parent["job"]["name"] for parent in parents} == {"ingest-visits"}
+    assert len(parents) == 4 and len({parent["run"]["runId"] for parent in parents}) == 1
 
 
 def test_a_rejected_file_is_a_failed_lineage_run_with_the_reason(dev: EnvironmentDescriptor, tmp_path: Path) -> None:

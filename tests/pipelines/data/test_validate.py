@@ -98,6 +98,10 @@ def check_parquet(tmp_path: Path, declared: Contract, **columns: Any) -> tuple[l
             "invalidValues",
         ),
         (column("x", "string", quality=[{"metric": "nullValues", "mustBe": 0}]), "", "nullValues"),
+        (column("x", "string", physicalType="varchar(2)"), "äöü", "maxLength"),
+        (column("x", "number", physicalType="decimal(4, 2)"), "100", "exclusiveMaximum"),
+        (column("x", "number", physicalType="decimal(4, 2)"), "12.345", "physicalType"),
+        (column("x", "integer", physicalType="smallint"), "-32769", "minimum"),
     ],
 )
 def test_a_row_that_breaks_a_rule_is_quarantined_with_the_rule_and_the_value(
@@ -123,6 +127,8 @@ def test_a_row_that_breaks_a_rule_is_quarantined_with_the_rule_and_the_value(
         (column("x", "string", pattern="a|b"), "b", "b"),
         (column("x", "integer", minimum=3, maximum=3), "3", 3),
         (column("x", "integer", minimum=3), "", None),
+        (column("x", "number", physicalType="decimal(4, 2)"), "-99.99", -99.99),
+        (column("x", "number", physicalType="decimal(15, 2)"), "1234567890123.45", 1234567890123.45),
     ],
 )
 def test_a_valid_value_is_converted_to_its_stored_type(

@@ -118,7 +118,7 @@ def test_every_word_of_a_search_must_be_mentioned() -> None:
 
 def test_the_list_names_owner_version_personal_columns_and_rows() -> None:
     assert entry_lines([ENTRY])[0] == (
-        "visits  1.0.0 (active), 3 columns, 1 personal, owner clinic & co, 12 rows of 2026-11-30 00:00"
+        "visits  1.0.0 (active), 3 columns, 1 personal, owner clinic & co, 12 rows of 2026-11-30 00:00 UTC"
     )
 
 

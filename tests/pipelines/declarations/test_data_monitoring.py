@@ -113,3 +113,26 @@ def test_a_freshness_that_is_no_duration_is_not_checked(entry: dict[str, Any]) -
 def test_a_cron_expression_is_no_duration() -> None:
     cron = {"property": "frequency", "value": 1, "unit": "d", "scheduler": "cron", "schedule": "0 6 * * 1"}
     assert frequency_minutes(levels(cron)) is None
+
+
+def test_a_table_is_read_in_one_process_unless_the_contract_says_otherwise() -> None:
+    assert contract(AGE).engine == "process"
+    assert monitored("spark", "engine").engine == "spark"
+
+
+@pytest.mark.parametrize("value", ["Spark", "ray", 1, None, ["spark"]])
+def test_an_engine_that_does_not_exist_is_refused_at_its_key(value: Any) -> None:
+    with pytest.raises(DeclarationError) as raised:
+        monitored(value, "engine")
+    assert "customProperties[0].value: expected one of process, spark, found" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["Engine", "engines", "enginee"])
+def test_a_misspelt_engine_is_refused(name: str) -> None:
+    with pytest.raises(DeclarationError, match=r"customProperties\[0\].property: expected engine"):
+        monitored("spark", name)
+
+
+def test_an_engine_is_named_once() -> None:
+    with pytest.raises(DeclarationError, match="engine at most once"):
+        monitored("spark", "engine", times=2)

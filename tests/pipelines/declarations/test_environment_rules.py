@@ -108,6 +108,12 @@ def test_the_sample_is_valid_and_its_order_is_shown(project: Project) -> None:
         (setting("dev", "owner", "é<>"), "owner: expected text that matches"),
         (setting("dev", "load_balancer_cidrs", ["10.0.0.0/33"]), "found '10.0.0.0/33'"),
         (setting("dev", "dns_cidrs", ["fd00::10"]), "dns_cidrs"),
+        (
+            setting(
+                "dev", "monitoring", {"github": {"repository": "acme/mlops", "api": "https://api.github.com.evil.org"}}
+            ),
+            "api: expected text that matches",  # EventBridge sends the token there
+        ),
         (setting("dev", "cost_centre", " research"), "cost_centre: expected text that matches"),
         (
             lambda root: (root / "models/diabetes-progression/releases/qa.yaml").write_text("model: x\n"),

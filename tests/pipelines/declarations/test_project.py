@@ -284,7 +284,7 @@ def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
             "logicalType: integer\n        physicalType: int\n",
             "logicalType: string\n        physicalType: int\n",
             r"patients\.odcs\.yaml:\d+: schema\[0\]\.properties\[\d+\]\.physicalType: "
-            r"expected one of string, varchar, text \(logicalType is string\), found 'int'",
+            r"expected one of string, varchar, text, varchar\(n\), char\(n\) \(logicalType is string\), found 'int'",
         ),
         ("metric: rowCount", "metric: freshness", "'nullValues', 'missingValues'"),
         ("apiVersion: v3.1.0", "apiVersion: v2.2.2", "'v3.1.0'"),
@@ -353,4 +353,25 @@ def test_the_program_names_the_state_or_none(tmp_path: Path) -> None:
 def test_a_project_without_a_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.yaml").write_text("runtime: python\n")
     with pytest.raises(MlopsError, match=r"Pulumi\.yaml: expected a text at name"):
+        _ = Project(tmp_path).name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: mlops\nstackConfigDir: elsewhere\n",
+        "name: mlops\nconfig: elsewhere\n",
+        "name: mlops\nconfig: {'mlops:environment': {value: {}}}\n",
+        "name: mlops\nconfig: {environment: {value: {}}}\n",
+    ],
+)
+def test_environments_are_configured_only_where_gates_and_approvers_look(tmp_path: Path, text: str) -> None:
+    (tmp_path / "Pulumi.yaml").write_text(text)
+    for read in (lambda: Project(tmp_path).name, lambda: Project(tmp_path).backend):
+        with pytest.raises(MlopsError, match=r"expected environments to be configured in Pulumi\.<environment>\.yaml"):
+            read()
+    (tmp_path / "Pulumi.yaml").write_text("name: mlops\nconfig: {'pulumi:tags': {value: {}}}\n")
+    assert Project(tmp_path).name == "mlops"
+    (tmp_path / "Pulumi.json").write_text("{}")  # Pulumi takes the first by name
+    with pytest.raises(MlopsError, match=r"found Pulumi\.json"):
         _ = Project(tmp_path).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.declarations.contract import Contract
-from pipelines.declarations.service_level import ServiceLevel, ingest_schedule
+from pipelines.declarations.service_level import ServiceLevel, ingest_schedule, retention_time
 from tests.sample_project import PROJECT
 
 CONTRACT = yaml.safe_load((PROJECT / "data-contracts" / "diabetes-patients.odcs.yaml").read_text())
@@ -86,3 +87,34 @@ def test_a_contract_has_one_frequency_and_a_retired_one_is_not_scheduled() -> No
     assert read(status="retired").ingest_schedule is None
     with pytest.raises(ValidationError, match="at most one frequency in slaProperties; found 2"):
         read(slaProperties=CONTRACT["slaProperties"] * 2)
+
+
+def retention(value: Any, unit: str | None, element: str | None = None) -> dict[str, Any]:
+    level = {"property": "retention", "value": value, "unit": unit, "element": element}
+    return {key: each for key, each in level.items() if each is not None}
+
+
+@pytest.mark.parametrize(("value", "unit", "days"), [(1, "d", 1), (90, "days", 90), (3, "y", 1095), (0.5, "y", 182.5)])
+def test_a_retention_is_a_time(value: float, unit: str, days: float) -> None:
+    read_levels = read(slaProperties=[retention(value, unit)]).service_levels
+    assert retention_time(read_levels) == timedelta(days=days)
+    assert read(slaProperties=[]).retention_column is None
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"), [(0, "d"), (-1, "y"), (3, None), (3, "m"), ("3", "y"), (True, "y"), (5, "h"), (2000, "y")]
+)
+def test_a_retention_that_is_not_a_time_is_refused(value: Any, unit: str | None) -> None:
+    with pytest.raises(ValidationError, match="a retention of 1 day to 1000 years"):
+        read(slaProperties=[retention(value, unit)])
+
+
+@pytest.mark.parametrize("element", ["age", "diabetes_patients.age", "nowhere"])
+def test_a_retention_by_a_column_that_is_no_time_is_refused(element: str) -> None:
+    with pytest.raises(ValidationError, match="the age of a row"):
+        read(slaProperties=[retention(3, "y", element)])
+
+
+def test_a_second_retention_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at most one retention"):
+        read(slaProperties=[retention(3, "y"), retention(4, "y")])

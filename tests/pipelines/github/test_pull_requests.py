@@ -347,8 +347,8 @@ def pull(number: int, **changes: Any) -> dict[str, Any]:
     return {**values, "user": {"login": "ann"}, **changes}
 
 
-def review(login: str | None, state: str) -> dict[str, Any]:
-    return {"user": {"login": login} if login else None, "state": state}
+def review(login: str | None, state: str, association: str = "MEMBER") -> dict[str, Any]:
+    return {"user": {"login": login} if login else None, "state": state, "author_association": association}
 
 
 def test_a_merge_names_its_author_and_the_approvals_in_force(project: Project, github: FakeGitHub) -> None:
@@ -365,6 +365,8 @@ def test_a_merge_names_its_author_and_the_approvals_in_force(project: Project, g
             review("kim", "APPROVED"),
             review("lee", "PENDING"),
             review(None, "APPROVED"),
+            review("mallory", "APPROVED", "NONE"),
+            review("eve", "APPROVED", "CONTRIBUTOR"),
         ],
     )
     assert find_merge(Gh.find(project.root), "e" * 40) == Merge(12, "ann", ("bob", "ghost", "kim"))

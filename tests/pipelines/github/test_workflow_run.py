@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.github.workflow_run import add_path, refuse_enterprise_server, set_variable
+from pipelines.github.workflow_run import add_path, refuse_enterprise_server, set_output, set_variable
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,19 @@ def test_later_steps_get_variables_and_a_path(tmp_path: Path, monkeypatch: pytes
     set_variable("AWS_REGION", "us-east-1")
     add_path(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("text", ["a\njudged=false", "a\rjudged=false", "a\r\njudged=false\n"])
+def test_no_value_sets_another_output(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH"):
+        monkeypatch.setenv(variable, str(tmp_path / "file"))
+    before = os.environ["PATH"]
+    for call in (
+        lambda: set_output("tests", text),
+        lambda: set_variable("AWS_REGION", text),
+        lambda: add_path(tmp_path / text),
+    ):
+        with pytest.raises(MlopsError, match="expected one line, found"):
+            call()
+    assert not (tmp_path / "file").exists()
+    assert os.environ["PATH"] == before

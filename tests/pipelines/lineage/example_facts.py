@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipelines.lineage.facts import BundleFact, LineageFacts, ReleaseFact, VersionFact
+from pipelines.lineage.facts import BundleFact, LineageFacts, PredictionFact, ReleaseFact, VersionFact
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -59,11 +59,24 @@ def release(number: int, bundle: int | None, *, ended: int | None = None, age: i
     return ReleaseFact(**{**values, **fields})
 
 
-def facts(*every: VersionFact | BundleFact | ReleaseFact, **fields: Any) -> LineageFacts:
+def prediction(number: int, bundle: int, *, age: int = 0, **fields: Any) -> PredictionFact:
+    values = {
+        "environment": "prod",
+        "model": "price",
+        "snapshot": str(1000 + number),
+        "at": NOW - timedelta(days=age),
+        "rows": number,
+        "bundle": digest(bundle),
+    }
+    return PredictionFact(**{**values, **fields})
+
+
+def facts(*every: VersionFact | BundleFact | ReleaseFact | PredictionFact, **fields: Any) -> LineageFacts:
     return LineageFacts(
         gathered=NOW,
         versions=tuple(each for each in every if isinstance(each, VersionFact)),
         bundles=tuple(each for each in every if isinstance(each, BundleFact)),
         releases=tuple(each for each in every if isinstance(each, ReleaseFact)),
+        predictions=tuple(each for each in every if isinstance(each, PredictionFact)),
         **fields,
     )

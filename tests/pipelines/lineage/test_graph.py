@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.cli.lineage_queries import lineage
 from pipelines.declarations.errors import MlopsError
-from pipelines.lineage.drawing import MOST_DRAWN, draw_graph
+from pipelines.lineage.drawing import LAYERS, MOST_DRAWN, draw_graph
 from pipelines.lineage.facts import COPY, LineageFacts, read_saved_facts, save_facts
 from pipelines.lineage.graph import (
     LineageGraph,
@@ -23,12 +23,14 @@ from pipelines.lineage.graph import (
     bundle_node,
     find_bundle,
     find_nodes,
+    find_prediction,
     graph_json,
     graph_lines,
+    prediction_node,
     trace,
     version_node,
 )
-from tests.pipelines.lineage.example_facts import NOW, bundle, digest, facts, release, version
+from tests.pipelines.lineage.example_facts import NOW, bundle, digest, facts, prediction, release, version
 from tests.sample_project import PROJECT
 
 KNOWN = facts(
@@ -42,6 +44,7 @@ KNOWN = facts(
     release(1, 2, environment="staging", is_live=True),
     release(2, 2, ended=1, is_live=True),
     targets={"price": "paid"},
+    environments=("dev", "staging", "prod"),
 )
 
 
@@ -88,13 +91,22 @@ def test_a_file_a_column_and_a_contract_lead_to_the_releases_that_they_reached()
     }
 
 
+def test_a_file_shows_the_version_that_it_made_even_if_no_bundle_reads_it() -> None:
+    unread = build_graph(facts(version(1), version(2), bundle(1, snapshot=1)))
+    found = trace(unread, find_nodes(unread, "file", ends="/visits/2.csv"), back=False, forward=True)
+    assert names(found, "version") == ["dev/visits@2"] and names(found, "bundle") == []
+
+
 def test_the_live_bundle_is_found_by_environment_and_others_by_their_digest() -> None:
     assert find_bundle(KNOWN, "price") == bundle_node("price", digest(2))
+    late = facts(*KNOWN.releases, release(3, 3, environment="staging", is_live=True), environments=KNOWN.environments)
+    assert find_bundle(late, "price", environment="staging") == bundle_node("price", digest(3))
+    assert find_bundle(late, "price") == bundle_node("price", digest(2)), "of the last environment, not the newest"
     assert find_bundle(KNOWN, "price", digest(1)) == bundle_node("price", digest(1))
     assert find_bundle(facts(bundle(1 << 240, snapshot=1)), "price", "00010000").kind == "bundle"
     for arguments, message in (
         (("price", "", "dev"), "no bundle of price is live in dev"),
-        (("other",), "no bundle of other is live"),
+        (("other",), "no bundle of other is live in any environment: expected a live bundle, or a digest"),
         (("price", "00000000"), "has 2 bundles like"),
         (("price", digest(9)), "has no bundles like"),
         (("price", "0"), "expected one, by 8 digits or more"),
@@ -112,7 +124,7 @@ def test_a_trace_is_shown_as_text_and_json() -> None:
         "  visits.size",
         f"      → bundle price@{digest(1)}",
         "bundles:",
-        f"  price@{digest(1)}  (trained 2026-11-30 00:00, commit 000000000000)",
+        f"  price@{digest(1)}  (trained 2026-11-30 00:00 UTC, commit 000000000000)",
         "      → release prod/price",
         "releases:",
         "  prod/price  (live: sha256:000000000000…)",
@@ -203,3 +215,46 @@ def test_the_commands_answer_offline_from_the_last_copy(tmp_path: Path, monkeypa
         assert done.exit_code == 0 and path.read_text().startswith("<svg"), done.output
     (tmp_path / COPY).write_text("{}")
     assert "is not a copy of the lineage" in str(runner.invoke(lineage, ["bundle", "price", "--offline"]).exception)
+
+
+def test_a_prediction_leads_back_to_its_input_its_bundle_and_their_files() -> None:
+    known = facts(
+        *(version(1), version(2), bundle(1, snapshot=1)),
+        prediction(1, 1, environment="dev", dataset="visits", read="2"),
+        prediction(2, 1, file="customers.parquet"),
+    )
+    graph = build_graph(known)
+    of_version = trace(graph, [find_prediction(known, "price", "dev")], back=True, forward=False)
+    assert {str(node) for node in of_version.edges} >= {
+        "prediction dev/price@1001",
+        "input dev/visits@2",
+        "version dev/visits@2",
+        "file dev/visits/2.csv",
+        f"bundle price@{digest(1)}",
+        "version dev/visits@1",
+        "file dev/visits/1.csv",
+    }
+    of_file = trace(graph, [find_prediction(known, "price", "prod", "1002")], back=True, forward=False)
+    assert "input prod/price/customers.parquet" in {str(node) for node in of_file.edges}
+    assert "input dev/visits@2" not in {str(node) for node in of_file.edges}
+    with pytest.raises(MlopsError, match="no such batch prediction in staging"):
+        find_prediction(known, "price", "staging")
+
+
+def test_a_landing_file_reaches_the_predictions_of_its_rows_and_of_its_bundles() -> None:
+    known = facts(
+        version(1), version(2), bundle(1, snapshot=1), prediction(1, 1, environment="dev", dataset="visits", read="2")
+    )
+    graph = build_graph(known)
+    reached = trace(graph, find_nodes(graph, "file", ends="/visits/2.csv"), back=False, forward=True)
+    assert prediction_node("dev", "price", "1001") in reached.edges
+
+
+def test_every_edge_of_a_drawn_prediction_leads_to_the_next_layer() -> None:
+    known = facts(version(1), bundle(1, snapshot=1), prediction(1, 1, environment="dev", dataset="visits", read="1"))
+    layers = {kind: place for place, layer in enumerate(LAYERS) for kind in layer}
+    graph = build_graph(known)
+    for source, targets in graph.edges.items():
+        for target in targets:
+            assert source.kind == target.kind or layers[target.kind] == layers[source.kind] + 1, (source, target)
+    assert "Batch predictions" in draw_graph(graph, "all")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pipelines.lineage.needed_snapshots import needed_snapshots
-from tests.pipelines.lineage.example_facts import NOW, bundle, facts, release
+from tests.pipelines.lineage.example_facts import NOW, bundle, facts, prediction, release
 
 AUDIT = timedelta(days=400)
 
@@ -36,3 +36,11 @@ def test_a_bundle_that_was_never_released_needs_its_snapshot_for_the_audit_perio
 def test_a_bundle_of_unknown_age_keeps_its_snapshot() -> None:
     found = needed_snapshots(facts(bundle(1, snapshot=1, age=None)), "visits", NOW, AUDIT)
     assert found == {"1": "price sha256:000000000000… has no verified evidence of its age"}
+
+
+def test_a_version_that_a_recent_prediction_read_is_kept_for_the_audit_period() -> None:
+    known = facts(
+        prediction(1, 1, age=10, dataset="visits", read="5"), prediction(2, 1, age=500, dataset="visits", read="6")
+    )
+    needed = needed_snapshots(known, "visits", NOW, timedelta(days=400))
+    assert needed == {"5": "a batch prediction of price in prod read it within the last 400 days"}

@@ -200,11 +200,13 @@ class Traffic:
         self.put(at, "\n".join(lines) + "\n")
         return made
 
-    def fail(self, requests: int, at: datetime = NOW - timedelta(hours=3), bundle: str = DIGEST) -> None:
+    def fail(
+        self, requests: int, at: datetime = NOW - timedelta(hours=3), bundle: str = DIGEST, status: int = 500
+    ) -> None:
         """Log requests that ended in a server error."""
         time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps(
-            {"time": time, "model": "departures", "bundle": bundle, "trace": "1", "rows": 0, "status": 500}
+            {"time": time, "model": "departures", "bundle": bundle, "trace": "1", "rows": 0, "status": status}
         )
         self.put(at, (line + "\n") * requests)
 

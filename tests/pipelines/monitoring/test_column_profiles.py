@@ -13,15 +13,13 @@ from pipelines.declarations.contract import Column
 from pipelines.declarations.data_monitoring import DataMonitorSettings
 from pipelines.monitoring.column_drift import compare_column
 from pipelines.monitoring.column_profiles import (
-    MOST_COUNTED_LEVELS,
     MOST_LEVELS,
-    OTHER_LEVELS,
-    ColumnProfile,
     not_profiled,
     plan_profile,
     profile_streams,
 )
 from pipelines.monitoring.data_monitor import shown_comparison
+from pipelines.monitoring.profile_counter import MOST_COUNTED_LEVELS, OTHER_LEVELS, ColumnProfile
 
 
 def declared(kind: str, **keys: Any) -> Column:

@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pytest
 
+from pipelines.data import compaction
 from pipelines.data.catalog import open_table
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
+from pipelines.data.table_care import take_care
 from pipelines.data.table_changes import TableChange, make_change
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -135,6 +137,29 @@ def test_rows_of_versions_that_have_expired_are_still_compared_with(dev: Environ
     assert len(deliveries(open_table(dev, "visits"))) == 2
     column = next(each for each in examine(dev, CONTRACT, NOW).columns if each.column == "age")
     assert (column.reference_rows, column.current_rows) == (400, 200)
+
+
+def test_the_care_of_the_table_leaves_what_is_compared_as_it_is(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "FEWEST_FILES", 2)
+    few = [
+        {"property": "monitoring", "value": {"reference_deliveries": 2}},
+        {"property": "maximumQuarantinedPercent", "value": 100},
+    ]
+    declared = contract(
+        column("age", "integer", minimum=0), column("city", "string"), column("email", "string"), customProperties=few
+    )
+    source = Source(dev, tmp_path, declared)
+    for mean in (90.0, 90.0, 40.0, 40.0, 40.0):
+        source.deliver(200, mean=mean)
+    before = examine(dev, declared, NOW)
+    done = take_care(dev, declared, (), NOW + timedelta(days=400), lambda _: None)
+    assert (done["JoinedFiles"], done["ExpiredVersions"]) == (2, 0)
+    after = examine(dev, declared, NOW)
+    assert (after.columns, after.delivery) == (before.columns, before.delivery)
+    column_age = next(each for each in after.columns if each.column == "age")
+    assert (column_age.reference_rows, column_age.current_rows) == (400, 200)
 
 
 def test_a_column_that_is_new_is_unknown_until_it_has_a_history(dev: EnvironmentDescriptor, tmp_path: Path) -> None:

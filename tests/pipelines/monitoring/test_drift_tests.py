@@ -13,7 +13,6 @@ from scipy.spatial.distance import jensenshannon
 from pipelines.declarations.contract import Column
 from pipelines.monitoring.column_profiles import (
     MOST_EXACT_EDGES,
-    ColumnProfile,
     merged_bins,
     profile_streams,
 )
@@ -28,6 +27,7 @@ from pipelines.monitoring.drift_tests import (
     rank_sum,
     total_variation,
 )
+from pipelines.monitoring.profile_counter import ColumnProfile
 
 VALUE = Column.model_validate_json('{"name": "value", "logicalType": "number"}')
 

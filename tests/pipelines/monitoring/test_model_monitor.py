@@ -142,6 +142,14 @@ def test_errors_are_an_alarm_once_chance_does_not_explain_them(traffic: Traffic,
     assert report.requests == 1000 + errors
 
 
+def test_what_an_overloaded_server_refuses_is_not_an_error_of_the_bundle(traffic: Traffic) -> None:
+    traffic.send(1000)
+    traffic.fail(600, status=503)
+    report = examine(traffic)
+    assert verdicts(report, "errors") == {"": "ok"}
+    assert report.requests == 1000
+
+
 @pytest.mark.parametrize(("slow", "verdict"), [(0, "ok"), (12, "watch"), (100, "alarm")])
 def test_slow_requests_are_an_alarm_once_chance_does_not_explain_them(
     traffic: Traffic, slow: int, verdict: str
@@ -246,12 +254,13 @@ def test_labels_twice_unknown_contradicting_invalid_and_months_late_have_defined
     labelled += [(id_, 1 - truth[id_], early - timedelta(hours=1)) for id_ in ids[10:15]]  # an earlier one was wrong
     labelled += [(id_, 1 - truth[id_], early) for id_ in ids[15:20]]  # contradicting at the same time
     labelled += [("nobody", 1, early), (None, 1, early), (ids[300], 2, early), (ids[301], None, early)]
+    labelled += [(id_, 1 - truth[id_], NOW + timedelta(days=9)) for id_ in ids[20:27]]  # of the future: never later
     labelled += [(id_, 1, late) for id_ in old]  # months late: their requests are not read any more
     report = examine(traffic, model)
     counts = report.labels
     assert counts is not None
     assert (counts.joined, counts.repeated, counts.replaced, counts.contradicting) == (295, 10, 5, 10)
-    assert (counts.unknown, counts.invalid) == (101, 3)
+    assert (counts.unknown, counts.invalid) == (101, 10)
     assert verdicts(report, "accuracy")["contradicting labels"] == "watch"
 
 

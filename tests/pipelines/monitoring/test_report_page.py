@@ -50,6 +50,11 @@ def test_a_volume_plot_marks_the_newest_period_and_what_was_expected() -> None:
     assert "expected: 80 to 120 rows" in plot
 
 
+def test_the_first_delivery_is_named_once_below_the_axis() -> None:
+    plot = volume_plot([VolumePoint(label="2026-03-01", rows=5)], None, None, "Rows")
+    assert plot.count(">2026-03-01<") == 1
+
+
 @pytest.mark.parametrize("rows", [0, 1, 7, 999, 123_456_789])
 def test_a_volume_of_any_size_has_an_axis_that_holds_it(rows: int) -> None:
     plot = volume_plot([VolumePoint(label="x", rows=rows)], None, None, "Rows")

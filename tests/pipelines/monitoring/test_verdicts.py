@@ -22,10 +22,37 @@ from pipelines.monitoring.data_checks import (
 )
 from pipelines.monitoring.deliveries import Delivery, daily_rows
 from pipelines.monitoring.monitor_findings import MonitorFinding, in_order, overall_verdict
+from pipelines.monitoring.monitor_reports import DataMonitorReport, ExaminedDelivery
+from pipelines.monitoring.report_lines import report_lines
 from pipelines.monitoring.volume import SEASON, forecast_volume, judge_volume
 
 SETTINGS = DataMonitorSettings()
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def test_columns_with_the_same_finding_share_a_line() -> None:
+    reason = "2 rows with a value before, expected at least 100"
+    unknown = [MonitorFinding(check="drift", subject=name, verdict="unknown", reason=reason) for name in "abcdef"]
+    other = MonitorFinding(check="drift", subject="g", verdict="unknown", reason="no row has a value")
+    lines = report_lines(report_of(*unknown, other))
+    assert lines[1:] == [
+        "newest delivery 2026-03-02 05:00 UTC, 10 rows; compared with 5 rows of 1 delivery before",
+        f"  unknown drift of a, b, c, d and 2 more: {reason}",
+        "  unknown drift of g: no row has a value",
+    ]
+
+
+def report_of(*findings: MonitorFinding) -> DataMonitorReport:
+    at = datetime(2026, 3, 2, 5, tzinfo=UTC)
+    delivery = ExaminedDelivery(committed=at, batches=1, rows=10, reference_deliveries=1, reference_rows=5)
+    facts: dict[str, Any] = {
+        "dataset": "visits",
+        "environment": "dev",
+        "created": at,
+        "contract": "1.0.0",
+        "snapshot": "1",
+    }
+    return DataMonitorReport(**facts, verdict="unknown", delivery=delivery, findings=findings)
 
 
 def finding(verdict: Any) -> MonitorFinding:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,11 +45,10 @@ def run_audit(
 ) -> list[str]:
     """Audit dev, where git names `wanted` and the pods serve `served` (None: they are not up); return the log."""
 
-    @contextmanager
-    def connected(_descriptor: object, _model: str) -> Iterator[list[SimpleNamespace]]:
+    def running(_descriptor: object, _model: str) -> set[str]:
         if served is None:
-            raise MlopsError("it does not answer", fix="look at its pods")
-        yield [SimpleNamespace(served=lambda one=one: one) for one in served.split()]
+            raise MlopsError("no pod is ready", fix="look at its pods")
+        return set(served.split())
 
     def check_ledger(*_: object) -> None:
         if broken:
@@ -63,7 +61,7 @@ def run_audit(
         descriptors=lambda: {"dev": descriptor},
         drift=lambda _: list(drift),
     )
-    patch.setattr("pipelines.promotion.audit.open_pods", connected)
+    patch.setattr("pipelines.promotion.audit.running_bundles", running)
     patch.setattr("pipelines.promotion.audit.check_ledger", check_ledger)
     patch.setattr("pipelines.promotion.audit.Ledger", lambda *_: SimpleNamespace(back=lambda: iter(ledger)))
     lines: list[str] = []
@@ -144,10 +142,10 @@ AGREE = f"release another bundle, or run mlops propose {MODEL} --env dev --live 
             ONE,
             None,
             entries(LIVE, REFUSED),
-            f"git names {ONE}, but the endpoint failed: it does not answer; its deployment of 2026-03-02 12:00 UTC was "
+            f"git names {ONE}, but the endpoint failed: no pod is ready; its deployment of 2026-03-02 12:00 UTC was "
             "refused by champion: it is worse (record 2); look at its pods",
         ),
-        (ONE, None, (), f"git names {ONE}, but the endpoint failed: it does not answer; look at its pods"),
+        (ONE, None, (), f"git names {ONE}, but the endpoint failed: no pod is ready; look at its pods"),
     ],
 )
 def test_a_difference_is_listed_with_its_reason_and_what_to_do(

@@ -266,10 +266,10 @@ def test_a_deployment_judges_an_image_that_the_environment_does_not_run(
     assert said[1:] == ["serving image: 8 of 8 gates pass"]
     record_pins(staging.model_copy(update={"images": reference}), [MODEL])
     admit_pins(project, Git(project.root), environments, "staging", said.append)
-    assert len(said) == 2, "an image that the environment verified before is not judged again"
+    assert said[2:] == ["serving image: 8 of 8 gates pass"], "one that was verified before, too"
     running = {**environments, "staging": with_empty_registry(staging).model_copy(update={"images": reference})}
     admit_pins(project, Git(project.root), running, "staging", said.append)
-    assert len(said) == 2, "an image that runs is not judged"
+    assert len(said) == 3, "an image that runs is not judged"
 
 
 def test_a_release_waits_for_a_serving_image_before_anything_is_recorded(tmp_path: Path) -> None:

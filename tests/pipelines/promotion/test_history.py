@@ -159,7 +159,7 @@ def test_describe_formats_an_entry() -> None:
     (entry,) = verify_chain(chain_of([event]), DEV, MODEL)
     assert describe(entry) == "\n".join(
         [
-            "    1  2026-03-02 12:00:00  promotion verified",
+            "    1  2026-03-02 12:00:00 UTC  promotion verified",
             f"       {bundle(1)} → {bundle(2)}",
             "       pull request 2, approved by ann, bob, by mlops[bot]",
             "       data houses@2, source " + f"{2:040x}",
@@ -190,7 +190,7 @@ def test_describe_leaves_out_missing_fields(changes: dict[str, object], says: st
 def test_describe_formats_an_entry_with_few_fields() -> None:
     bare = {"pull_request": None, "approvers": (), "actor": "", "dataset": "", "commit": None, "before": None}
     (entry,) = verify_chain(chain_of([verified(1, **bare).model_copy(update={"at": NOON})]), DEV, MODEL)
-    assert describe(entry) == f"    1  2026-03-02 12:00:00  promotion verified\n       none → {bundle(1)}"
+    assert describe(entry) == f"    1  2026-03-02 12:00:00 UTC  promotion verified\n       none → {bundle(1)}"
 
 
 # --- fetched from the registry ----------------------------------------------------------------------------------------

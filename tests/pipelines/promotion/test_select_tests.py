@@ -94,3 +94,8 @@ def test_only_the_selected_tests_read_the_declarations_of_this_repository() -> N
     others = {path for path in found if path not in selected and not path.startswith("tests/models/")}
     # What images copy, which the declarations do not decide.
     assert others <= {"tests/github/test_workflows.py"}
+
+
+@pytest.mark.parametrize("name", ["a] --collect-only [b", "a$(id)", "a;true", "a\nb", "a'b"])
+def test_the_name_of_a_model_is_no_option_and_no_command(name: str) -> None:
+    assert select_tests([f"models/{name}/model.yaml"], lambda _: True) == ALL

@@ -49,6 +49,16 @@ def test_a_healthy_model_takes_three_lines() -> None:
     ]
 
 
+def test_a_terminal_acts_on_nothing_that_is_shown() -> None:
+    done, state = outcome(detail="\x1b[2J", reason="\x9b2J"), model(rollout="\x1b[31mHealthy")
+    shown = lines(state, model(responses=[done]))
+    shown.append(
+        json.dumps(status_json([EnvironmentStatus("prod", True, (model(responses=[done]),))]), ensure_ascii=False)
+    )
+    assert all(each.isprintable() for each in shown)
+    assert any("Healthy" in each for each in shown)
+
+
 def test_differences_alarms_and_responses_are_shown() -> None:
     found = decide([report(0, "errors")], ModelResponses(hysteresis=AT_ONCE), NOW, [])
     assert found is not None

@@ -24,8 +24,9 @@ from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linea
 HERE = f"onnxruntime {onnxruntime.__version__}"
 
 
-def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> TrialResult:
-    return try_bundle(Project(root), bundle.manifest, bundle.files | {f"{n}.json": c for n, c in files.items()})
+def tried(bundle: MadeBundle, root: Path = ROOT, rounds: int = ROUNDS, **files: bytes) -> TrialResult:
+    content = bundle.files | {f"{name}.json": text for name, text in files.items()}
+    return try_bundle(Project(root), bundle.manifest, content, rounds=rounds)
 
 
 def test_a_bundle_is_timed_after_a_warm_up_and_the_best_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +53,13 @@ def test_golden_rows_are_sent_in_turn_as_single_row_requests(monkeypatch: pytest
     monkeypatch.setattr(Predictor, "answer", noted)
     assert tried(classifier_bundle()).golden_rows == 2
     assert asked == [[0.0], [50.0]] * ((ROUNDS * TIMED + WARM_UP) // 2)
+
+
+def test_without_rounds_only_the_golden_predictions_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tried(linear_bundle(), rounds=0)
+    assert (found.problem, found.golden_rows, found.requests, found.p99_ms) == ("", 1, 0, 0.0)
+    monkeypatch.setattr(Predictor, "check_golden", lambda *_: (_ for _ in ()).throw(MlopsError("another answer")))
+    assert tried(linear_bundle(), rounds=0).problem == "another answer"
 
 
 def test_the_result_names_the_runtime_of_the_trial_and_of_the_serving_image(tmp_path: Path) -> None:

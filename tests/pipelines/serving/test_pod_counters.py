@@ -50,6 +50,22 @@ def test_requests_above_the_declared_latency_are_slow(bound: float, slow: int) -
     assert read_metrics(text(metrics), bound)[1].slow == slow
 
 
+def test_requests_that_name_a_version_decide_nothing() -> None:
+    """Live pods do not answer for the version of a canary, so a caller could send it alone bad or slow requests."""
+    metrics = served("p", 200, 400, seconds=0.001)
+    before = read_metrics(text(metrics), 0.02)
+    for status in (200, 400, 422, 500, 503):
+        metrics.answered(status, 9.0, is_versioned=True)
+    assert read_metrics(text(metrics), 0.02) == before
+    assert before[1].requests == 2
+
+
+def test_metrics_of_earlier_servers_are_read() -> None:
+    lines = text(served("p", 200, 500)).splitlines(keepends=True)
+    _, totals = read_metrics("".join(line for line in lines if "versioned" not in line), 0.02)
+    assert (totals.requests, totals.errors, totals.slow) == (2, 1, 0)
+
+
 @pytest.mark.parametrize("content", ["", "up 1\n", "{}", text(RequestMetrics(NAME, DIGEST)), "\x00{{{ 1 2 3"])
 def test_other_metrics_are_refused(content: str) -> None:
     with pytest.raises(UnreadableMetricsError, match="metrics of a pod: expected"):

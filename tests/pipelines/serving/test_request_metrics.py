@@ -46,6 +46,20 @@ def test_the_latency_histogram_is_cumulative_and_counts_every_request(linear: Se
     assert 0 < found["inference_request_seconds_sum"] < 5
 
 
+def test_requests_that_name_a_version_are_counted_separately_too(linear: Served) -> None:
+    linear.infer(features())
+    alone = scraped(linear)
+    for body in (features(), b"{"):
+        linear.infer(body, path=f"/v2/models/{NAME}/versions/{linear.bundle.digest}/infer")
+    found = scraped(linear)
+    assert found["inference_requests_total,code=200"] == 2
+    assert found["inference_versioned_requests_total,code=200"] == 1
+    assert found["inference_versioned_requests_total,code=400"] == 1
+    assert found["inference_versioned_request_seconds_count"] == 2
+    for name in ("inference_log_seconds_sum", "inference_prediction_count", "inference_prediction_sum"):
+        assert found[name] == alone[name]
+
+
 def test_a_latency_equal_to_a_bound_counts_in_its_bucket(linear: Served) -> None:
     linear.metrics.answered(200, 0.001)
     linear.metrics.answered(200, 99.0)

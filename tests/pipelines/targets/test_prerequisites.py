@@ -441,3 +441,10 @@ def test_the_cluster_of_every_environment_is_checked_by_a_kubeconfig_of_its_own(
     assert found["cluster mlops-staging"].found == "cannot be reached: No cluster found for name: mlops-staging"
     assert "access for prod (mlops-dev)" not in found
     assert os.environ["KUBECONFIG"] == str(dev)
+
+
+def test_the_preview_role_looks_and_does_nothing_else() -> None:
+    """Any branch can use it. `get` of these subresources is more than a look: it connects to pods."""
+    assert {verb for right in RIGHTS for verb in right.preview} <= {"get", "list", "watch"}
+    connecting = {"pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"}
+    assert not [right.resource for right in RIGHTS if right.resource in connecting and right.preview]

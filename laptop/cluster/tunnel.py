@@ -1,0 +1,62 @@
+"""Tunnels through the proxy of the cluster, by which clients other than HTTP/1.1 reach Services: gRPC uses CONNECT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import web
+
+_READ = 1 << 16
+
+
+async def serve_tunnel(request: web.BaseRequest, port: int) -> web.StreamResponse:
+    """Answer CONNECT, then carry bytes between the client and a port of this machine until one of them ends.
+
+    Raises:
+        OSError: nothing listens on the port.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    incoming = _Incoming()
+    request.protocol.set_parser(incoming)  # type: ignore[arg-type]  # needs feed_data and feed_eof only
+    response = web.StreamResponse(status=200, reason="Connection established")
+    await response.prepare(request)
+    transport = request.transport
+    assert transport is not None
+
+    async def forth() -> None:
+        while data := await incoming.chunks.get():
+            writer.write(data)
+            await writer.drain()
+
+    async def back() -> None:
+        while data := await reader.read(_READ):
+            transport.write(data)
+            await request.protocol._drain_helper()
+
+    ways = [asyncio.create_task(forth()), asyncio.create_task(back())]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        transport.close()
+    return response
+
+
+class _Incoming:
+    """Bytes from the client; b"" is their end."""
+
+    def __init__(self) -> None:
+        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.chunks.put_nowait(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self.chunks.put_nowait(b"")

@@ -1,0 +1,60 @@
+"""A dataset whose contract says `engine: spark`: the Job of its monitor reads the table by the provisioned server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from laptop import stack_operations
+from laptop.demo.material import DATASET, batches
+from laptop.github.hosting import REPOSITORY
+from laptop.laptop_target import LaptopTarget
+from laptop.publishing import local_digests, publish_locally
+from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
+from laptop.tests.journeys.test_journeys import one_environment
+from laptop.tests.journeys.test_monitors import deliver, heavier, run
+from pipelines.declarations.contract import ENGINE
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.monitoring.data_monitor import examine
+from pipelines.monitoring.monitor_reports import find_report, read_report
+from pipelines.promotion.images import pin_images
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+pytest.importorskip("pysail", reason="requirements/spark.txt is not installed")
+
+
+def test_the_job_on_spark_reports_what_one_process_finds(tmp_path: Path) -> None:
+    with own_home(tmp_path) as (home, patch):
+        project = one_environment(tmp_path / "source")
+        file = project.contract_file(DATASET)
+        declared = yaml.safe_load(file.read_text())
+        declared.setdefault("customProperties", []).append({"property": ENGINE, "value": "spark"})
+        file.write_text(yaml.safe_dump(declared, sort_keys=False))
+        pin_images(project, "dev", local_digests(project))
+        patch.chdir(project.root)
+        running = start_laptop(home, project.root, patch)
+        for name, value in running.environ().items():
+            patch.setenv(name, value)
+        here = LaptopTarget(project)
+        stack_operations.bootstrap(project.root, home, REPOSITORY)
+        publish_locally(here)
+        here.apply("up", "dev")
+        first = batches(project, tmp_path / "batches")["first"]
+        for file in (first, heavier(first, tmp_path / "heavier.csv")):
+            deliver(file)
+        assert "bmi" in run("monitor", "run", DATASET).output
+        descriptor: EnvironmentDescriptor = here.descriptor("dev")
+        there = read_report(descriptor, DATASET, find_report(descriptor, DATASET))
+        # A command on this machine, with a server of its own.
+        checked = run("contract", "test", DATASET).output
+        assert "every rule holds" in checked
+        assert checked == run("contract", "test", DATASET, "--engine", "process").output
+        # The same contract, read in this process: the server of the cluster is not asked.
+        declared["customProperties"][-1]["value"] = "process"
+        project.contract_file(DATASET).write_text(yaml.safe_dump(declared, sort_keys=False))
+        assert there == examine(descriptor, project.contract(DATASET), there.created)
+        (log,) = home.glob("cluster/pods-*/models-dev_spark-*/sail-0.log")
+        assert "creating session" in log.read_text()

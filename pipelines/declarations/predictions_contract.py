@@ -1,0 +1,133 @@
+"""Contract of the dataset that holds a model's batch predictions. It follows from the model and its dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.declarations.classification import is_personal
+from pipelines.declarations.contract import Column, Contract
+from pipelines.declarations.model import Model
+from pipelines.declarations.names import predictions_name
+
+BATCH_COLUMN = "batch"
+ROW_COLUMN = "row"
+BUNDLE_COLUMN = "bundle"
+PREDICTION_COLUMN = "prediction"
+REFUSED_COLUMN = "refused"
+
+PROBABILITY = "probability_"
+"""Start of the names of the columns with the probabilities of classes. A bundle knows its classes, so the job that
+writes the table adds the columns."""
+
+_OWN = (BATCH_COLUMN, ROW_COLUMN, BUNDLE_COLUMN, PREDICTION_COLUMN, REFUSED_COLUMN)
+
+_NAME = "predictions"
+"""Name of the contract while it is checked: the name of a model leaves no room for the suffix."""
+
+
+def copied_columns(source: Contract, *, read: Contract | None = None) -> dict[str, str]:
+    """Return the columns that batch predictions copy: name in the input → name in the table.
+
+    They are the keys without personal data, and the columns that the contract lists in `predictionColumns`.
+
+    Args:
+        source: contract of the dataset that the model is trained on.
+        read: contract of the dataset that is predicted, if it is another one. What it classifies is not copied either,
+            unless it lists the column, too.
+    """
+    names = dict.fromkeys([*source.primary_key, *source.prediction_columns])
+    kept = [name for name in names if name in source.prediction_columns or not is_personal(source.columns[name])]
+    if read is not None:
+        kept = [
+            name
+            for name in kept
+            if name in read.columns and (name in read.prediction_columns or not is_personal(read.columns[name]))
+        ]
+    return {name: _free(name) for name in kept}
+
+
+def _free(name: str) -> str:
+    """Return a name for a copied column that none of the table's other columns has."""
+    return f"{name}_of_input"[-63:] if name in _OWN or name.startswith(PROBABILITY) else name
+
+
+def predictions_contract(model: Model, source: Contract) -> Contract:
+    """Return the contract of the dataset of a model's batch predictions.
+
+    Args:
+        model: the model.
+        source: contract of the dataset that the model is trained on.
+    """
+    named = {
+        "apiVersion": source.api_version,
+        "kind": source.kind,
+        "id": f"urn:mlops:contract:{predictions_name(model.name)}",
+        "name": _NAME,
+        "version": source.version,
+        "status": "active",
+        "description": {
+            "purpose": f"Batch predictions of {model.name}: a row for each row of an input.",
+            "usage": model.intended_use,
+        },
+        "team": {"name": model.owner},
+        "schema": [
+            {
+                "name": _NAME,
+                "dataGranularityDescription": "One row a row of an input.",
+                "properties": _properties(model, source),
+            }
+        ],
+    }
+    if source.domain is not None:
+        named["domain"] = source.domain
+    made = Contract.model_validate(named, strict=False)
+    table = made.table.model_copy(update={"name": predictions_name(model.name)})
+    return made.model_copy(update={"name": predictions_name(model.name), "tables": (table,)})
+
+
+def _properties(model: Model, source: Contract) -> list[dict[str, Any]]:
+    batch = "First digits of the digest of the input and the bundle."
+    return [
+        {**_text(BATCH_COLUMN, batch), "required": True, "primaryKey": True, "primaryKeyPosition": 1},
+        {
+            "name": ROW_COLUMN,
+            "logicalType": "integer",
+            "description": "Number of the row in the input, from 1.",
+            "required": True,
+            "primaryKey": True,
+            "primaryKeyPosition": 2,
+        },
+        *(_copied(source.columns[name], name, free) for name, free in copied_columns(source).items()),
+        {
+            "name": PREDICTION_COLUMN,
+            "logicalType": _predicted_type(model, source.columns[model.target]),
+            "description": f"Predicted {model.target}; null if the row was refused.",
+        },
+        _text(REFUSED_COLUMN, "Why the row has no prediction; null if it has one."),
+        {**_text(BUNDLE_COLUMN, "Digest of the bundle that predicted."), "required": True},
+    ]
+
+
+def _text(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "logicalType": "string", "description": description}
+
+
+def _copied(column: Column, name: str, free: str) -> dict[str, Any]:
+    """Return a column with the type and the classification of the input's, but without its rules."""
+    copied: dict[str, Any] = {
+        "name": free,
+        "logicalType": column.logical_type,
+        "description": column.description or f"{name} of the input.",
+        "tags": list(column.tags),
+    }
+    if column.physical_type is not None:
+        copied["physicalType"] = column.physical_type
+    if column.classification is not None:
+        copied["classification"] = column.classification
+    return copied
+
+
+def _predicted_type(model: Model, target: Column) -> str:
+    if model.task == "regression":
+        return "number"
+    return "string" if target.logical_type == "string" else "integer"

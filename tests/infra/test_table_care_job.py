@@ -1,0 +1,60 @@
+"""The job that cares for a dataset's table: schedule, role and alarm."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.infra.recording import ACCOUNT, Recording
+
+pytestmark = pytest.mark.slow
+
+ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
+CRON_JOB = "kubernetes:batch/v1:CronJob"
+DATASET = "diabetes-patients"
+CARE = f"care-{DATASET}"
+
+
+def test_tables_are_cared_for_every_night_before_new_data_is_looked_for(graphs: dict[str, Recording]) -> None:
+    job = graphs["dev"].one(CRON_JOB, CARE)
+    assert str(job.at("spec", "schedule")).endswith(" 2 * * *") and job.at("spec", "suspend") is False
+    assert job.at("spec", "concurrencyPolicy") == "Forbid"
+
+
+def test_a_table_that_was_not_cared_for_in_a_day_is_an_alarm(graphs: dict[str, Recording]) -> None:
+    alarm = graphs["dev"].one(ALARM, f"{CARE}-silent")
+    assert (alarm.at("namespace"), alarm.at("metricName"), alarm.at("dimensions")) == (
+        "mlops-dev",
+        "Runs",
+        {"Table": DATASET},
+    )
+    assert alarm.at("period") * alarm.at("evaluationPeriods") == 26 * 3600
+    assert alarm.at("treatMissingData") == "breaching"
+    assert "docs/on-call.md#a-table-is-not-cared-for" in str(alarm.at("alarmDescription"))
+
+
+def test_the_role_deletes_files_of_one_table_only(graphs: dict[str, Recording]) -> None:
+    statements = json.loads(graphs["dev"].one("aws:iam/rolePolicy:RolePolicy", CARE).at("policy"))["Statement"]
+    by_action: dict[str, list[str]] = {}
+    for statement in statements:
+        for action in statement["Action"]:
+            by_action.setdefault(action, []).extend(statement["Resource"])
+    lake, registry = (f"arn:aws:s3:::mlops-dev-{bucket}-{ACCOUNT}" for bucket in ("lake", "registry"))
+    files = f"{lake}/mlops_dev/diabetes_patients/*"
+    assert by_action["s3:DeleteObject"] == [files]
+    predictions = f"{lake}/mlops_dev/diabetes_progression_predictions/metadata/*"
+    assert by_action["s3:GetObject"] == [files, predictions, f"{registry}/bundles/*/bundle.json"]
+    assert {one for one in by_action["s3:PutObject"] if one.startswith(lake)} == {
+        files,
+        f"{lake}/quarantine/{DATASET}/expired/*",
+    }
+    assert not {action for action in by_action if action.startswith(("kms:Sign", "s3:DeleteObjectV", "events:"))}
+
+
+def test_later_environments_have_no_tables_to_care_for(graphs: dict[str, Recording]) -> None:
+    assert CARE not in graphs["prod"].of_type(CRON_JOB) and f"{CARE}-silent" not in graphs["prod"].of_type(ALARM)
+
+
+def test_without_an_image_no_alarm_waits_for_the_job(fresh: Recording) -> None:
+    assert f"{CARE}-silent" not in fresh.of_type(ALARM) and CARE in fresh.of_type("aws:iam/role:Role")

@@ -1,0 +1,63 @@
+"""Counts of parts of a stream add up to those of the whole: the same digits, however it is split."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.monitoring.profile_counter import ColumnProfile, ProfileCounter, ProfilePlan, sum_exactly
+
+numbers = st.floats(-1e12, 1e12) | st.floats(-1e-12, 1e-12) | st.sampled_from([1e6, 1e6 + 1e-9, math.nan])
+
+
+def counted(plan: ProfilePlan, parts: list[pa.Array]) -> ColumnProfile:
+    """Count each part by itself, and add them in the given order."""
+    whole = ProfileCounter(plan)
+    for part in parts:
+        one = ProfileCounter(plan)
+        one.add(part, len(part))
+        whole.merge(one.partial())
+    return whole.profile()
+
+
+def facts(profile: ColumnProfile) -> tuple[object, ...]:
+    levels = tuple(sorted(profile.levels.items()))
+    return (profile.rows, profile.nulls, profile.bins.tolist(), levels, profile.mean, profile.deviation)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(numbers, min_size=1, max_size=300), st.lists(st.integers(0, 300), max_size=5), st.randoms())
+def test_the_moments_do_not_depend_on_the_parts_or_on_their_order(values: list[float], cuts: list[int], dice) -> None:  # type: ignore[no-untyped-def]
+    array = pa.array(values, pa.float64())
+    plan = ProfilePlan("numeric", np.array([-1.0, 0.0, 1e6]))
+    whole = facts(counted(plan, [array]))
+    ends = sorted({0, len(values), *(cut for cut in cuts if cut < len(values))})
+    parts = [array.slice(start, end - start) for start, end in pairwise(ends)]
+    dice.shuffle(parts)
+    assert facts(counted(plan, parts)) == whole
+
+
+def test_levels_and_nulls_add_up() -> None:
+    parts = [pa.array(["a", None, "b"]), pa.array(["a", "c"]), pa.array([], pa.string())]
+    found = counted(ProfilePlan("levels"), parts)
+    assert facts(found) == (5, 1, [], (("a", 2), ("b", 1), ("c", 1)), None, None)
+
+
+@pytest.mark.parametrize(
+    "values", [[math.inf, 1.0], [math.inf, -math.inf] * 100, [1e308] * 300, [1.7e308, -1.7e308] * 99]
+)
+def test_values_whose_sums_are_not_finite_have_no_moments(values: list[float]) -> None:
+    found = counted(ProfilePlan("numeric", np.array([0.0])), [pa.array(values)])
+    assert (found.rows, found.values, found.mean, found.deviation) == (len(values), len(values), None, None)
+
+
+def test_a_sum_keeps_what_one_number_cannot_hold() -> None:
+    values = np.array([1e16, 1.0, -1e16, 1e-8] * 1_000)
+    assert sum(sum_exactly(values)) == math.fsum(values.tolist())
+    assert float(values.sum()) != math.fsum(values.tolist())
