@@ -112,7 +112,7 @@ $(PEERS): $(VENV)/%/.installed: requirements/%.txt $(INSTALLED)
 	@touch $@
 
 .PHONY: bench
-bench: setup $(PEERS) ## Measure beside the peers; writes docs/benchmarks.md; PART=serving selects
+bench: setup $(PEERS) ## Measure beside the peers, into docs/benchmarks.md; PART=serving selects
 	@$(BIN)/python -m tools.bench $(PART)
 
 .PHONY: simulate
