@@ -13,6 +13,7 @@ from infra.components.batch_prediction import BatchPredictionArgs, BatchPredicti
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
+from infra.components.log_compaction_job import LogCompactionJob, LogCompactionJobArgs
 from infra.components.model_monitor_job import ModelDashboard, ModelDashboardArgs, ModelMonitor, ModelMonitorArgs
 from infra.components.monitor_job import DataMonitor, DataMonitorArgs
 from infra.components.namespace import Namespace, NamespaceArgs
@@ -27,8 +28,15 @@ from infra.declared_cluster import cluster_providers, find_cluster, last_outputs
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
+from pipelines.declarations.inference_logging import log_policy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
-from pipelines.declarations.names import care_name, model_monitor_name, monitor_name, prediction_job_name
+from pipelines.declarations.names import (
+    care_name,
+    compaction_name,
+    model_monitor_name,
+    monitor_name,
+    prediction_job_name,
+)
 from pipelines.declarations.project import Project
 
 
@@ -111,6 +119,12 @@ def provision() -> None:
         jobs.append(model_monitor_name(name))
     if observed and context.image is not None:
         ModelDashboard("models", ModelDashboardArgs(environment=environment, models=observed))
+
+    # A job that compacts the inference log of each model with a release in this environment
+    for name in (name for name, bundle in releases.items() if bundle is not None):
+        compaction = LogCompactionJobArgs(context=context, model=models[name], storage=storage, registry=registry)
+        LogCompactionJob(name, compaction, on_cluster)
+        jobs.append(compaction_name(name))
     if context.image is None and jobs and not foundation_only:
         notes.append(
             f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
@@ -145,6 +159,7 @@ def provision() -> None:
         serving = ServingContext(
             environment=environment,
             model=models[name],
+            log_policy=log_policy(models[name], contracts[models[name].contract]),
             identity=associations.effective(identities[name]),
             namespace=namespace.name,
             image=serving_image,

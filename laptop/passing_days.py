@@ -12,6 +12,8 @@ from datetime import date, timedelta
 
 from pipelines.data.glue_client import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.monitoring.log_compaction import older_part
+from pipelines.monitoring.log_records import parquet_part
 from pipelines.registry import store
 from pipelines.serving.request_counts import count_of
 
@@ -80,6 +82,8 @@ def older_content(key: str, content: bytes, days: int) -> bytes:
 
     Of a request, only its time changes; what clients sent stays.
     """
+    if parquet_part(key) is not None:
+        return older_part(content, days)
 
     def earlier(found: re.Match[bytes]) -> bytes:
         day = _earlier(found[2].decode(), found[3].decode(), found[4].decode(), days)

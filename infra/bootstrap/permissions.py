@@ -324,6 +324,8 @@ def boundary_statements(environment: Environment) -> list[Statement]:
             _every_key(environment),
             StringEquals=_tagged(environment),
         ),
+        # Lines of the inference log, once they are in a Parquet file.
+        allow(["s3:DeleteObject"], [f"{_bucket(environment, 'logs')}/{prefix}*.jsonl" for prefix in _INFERENCE_LOGS]),
         allow(["glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
         allow(["cloudwatch:PutMetricData"], "*", StringEquals={"cloudwatch:namespace": environment.prefix}),
         allow(

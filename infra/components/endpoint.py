@@ -15,7 +15,8 @@ from infra.components.pod import PodArgs, pod_spec
 from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
-from pipelines.declarations.model import RolloutStep
+from pipelines.declarations.inference_logging import LOG_POLICY
+from pipelines.declarations.model import IN_FLIGHT_METRIC, RolloutStep
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
 
 _PROTOCOL = "/v2"
@@ -243,6 +244,7 @@ class Endpoint(pulumi.ComponentResource):
                 {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                 {"name": "PORT", "value": str(PORT)},
                 {"name": "OMP_NUM_THREADS", "value": "1"},
+                {"name": LOG_POLICY, "value": context.log_policy.model_dump_json()},
             ],
             container={
                 "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
@@ -271,7 +273,16 @@ class Endpoint(pulumi.ComponentResource):
         }
 
     def _autoscaler(self, rollout: k8s.apiextensions.CustomResource) -> None:
+        """Create the autoscaler, which takes the larger number of pods that its metrics ask for.
+
+        CPU time stays one of them, so the endpoint grows even while nothing serves the other metric.
+        """
         replicas = self._context.model.serving.replicas
+        utilization = {"type": "Utilization", "averageUtilization": _BUSY_PERCENT}
+        metrics: list[dict[str, Any]] = [{"type": "Resource", "resource": {"name": "cpu", "target": utilization}}]
+        if replicas.concurrency is not None:
+            in_flight = {"type": "AverageValue", "averageValue": str(replicas.concurrency)}
+            metrics.append({"type": "Pods", "pods": {"metric": {"name": IN_FLIGHT_METRIC}, "target": in_flight}})
         k8s.autoscaling.v2.HorizontalPodAutoscaler(
             self._model,
             metadata=self._metadata(self._model),
@@ -279,15 +290,7 @@ class Endpoint(pulumi.ComponentResource):
                 "scaleTargetRef": {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": self._model},
                 "minReplicas": replicas.minimum,
                 "maxReplicas": replicas.maximum,
-                "metrics": [
-                    {
-                        "type": "Resource",
-                        "resource": {
-                            "name": "cpu",
-                            "target": {"type": "Utilization", "averageUtilization": _BUSY_PERCENT},
-                        },
-                    }
-                ],
+                "metrics": metrics,
             },
             opts=self._options(depends_on=[rollout]),
         )

@@ -1,7 +1,7 @@
 """IAM policy statements for workloads.
 
 Access to an encrypted bucket always includes access to its key, limited to that bucket and to requests through S3.
-No statement allows a delete.
+No statement allows deleting a version of an object.
 """
 
 from __future__ import annotations
@@ -58,9 +58,12 @@ def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     ]
 
 
-def delete_from_prefix(bucket: Bucket, *prefixes: str) -> Statements:
-    """Allow deleting objects under key prefixes. Their former versions stay, because the bucket keeps versions."""
-    resources = [f"{bucket.arn}/{prefix}*" for prefix in prefixes]
+def delete_from_prefix(bucket: Bucket, *prefixes: str, ending: str = "") -> Statements:
+    """Allow deleting objects under key prefixes, if their keys end in `ending`.
+
+    Their former versions stay, because the bucket keeps versions.
+    """
+    resources = [f"{bucket.arn}/{prefix}*{ending}" for prefix in prefixes]
     return [{"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": resources}]
 
 
@@ -78,9 +81,10 @@ def read_manifests(registry: Bucket) -> Statements:
     ]
 
 
-def add_to_prefix(bucket: Bucket, *prefixes: str) -> Statements:
+def add_to_prefix(bucket: Bucket, *prefixes: str, ending: str = "") -> Statements:
     """Allow writing new objects under key prefixes, but neither reading nor replacing any.
 
+    Their keys must end in `ending`.
     A write must be conditional on the absence of the object (Amazon S3 user guide, "Enforce conditional writes"), which
     leaves out multipart uploads.
     """
@@ -88,7 +92,7 @@ def add_to_prefix(bucket: Bucket, *prefixes: str) -> Statements:
         {
             "Effect": "Allow",
             "Action": ["s3:PutObject"],
-            "Resource": [f"{bucket.arn}/{prefix}*" for prefix in prefixes],
+            "Resource": [f"{bucket.arn}/{prefix}*{ending}" for prefix in prefixes],
             "Condition": {"Null": {"s3:if-none-match": "false"}},
         },
         *_use_key(bucket, _WRITE),

@@ -136,7 +136,7 @@ class ModelDashboard(pulumi.ComponentResource):
 
 _GRAPHS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("checks", ("Alarms", "ChecksToWatch", "UnknownChecks")),
-    ("requests", ("Requests", "Rows")),
+    ("requests", ("Requests", "Rows", "LostRecords")),
     ("errors and slow requests, %", ("Errors", "SlowRequests")),
     ("estimated accuracy and labelled rows, %", ("EstimatedAccuracy", "LabelledRows")),
 )

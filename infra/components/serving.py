@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pulumi
 
 from infra.scopes import Environment
+from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.declarations.model import Model
 
 PORT = 8080
@@ -23,6 +24,7 @@ class ServingContext:
     Attributes:
         environment: the environment that the model is served in.
         model: the model to serve.
+        log_policy: what its inference log holds.
         identity: the identities of the endpoint's pods and of its check, once pods may start.
         namespace: the Kubernetes namespace.
         image: reference of the serving image by digest.
@@ -31,6 +33,7 @@ class ServingContext:
 
     environment: Environment
     model: Model
+    log_policy: LogPolicy
     identity: pulumi.Input[pulumi.Resource]
     namespace: pulumi.Input[str]
     image: str

@@ -47,6 +47,7 @@ SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
 CARE = f"care-{DATASET}"
 MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
+COMPACT = f"compact-{MODEL}"
 PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predictions"
 
 
@@ -62,6 +63,9 @@ PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predi
         (OBSERVE, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (OBSERVE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/baseline.json")),
         (OBSERVE, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (COMPACT, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/schema.json")),
         (OBSERVE, "s3:PutObject", s3("logs", f"monitoring/models/{MODEL}/20260101T000000Z-1.json")),
         (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
         (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
@@ -115,6 +119,18 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (OBSERVE, "s3:PutObject", s3("registry", f"ledger/{MODEL}/1.json")),
         (OBSERVE, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/baseline.json")),
         (OBSERVE, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (OBSERVE, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (SERVE, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("logs", "inference/another-model/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/a.parquet")),
+        (COMPACT, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/counts/2026/01/01/1.json")),
+        (COMPACT, "s3:DeleteObjectVersion", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (COMPACT, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/a.parquet")),
+        (COMPACT, "s3:GetObject", s3("logs", "inference/another-model/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (COMPACT, "cloudwatch:PutMetricData", "*"),
         (OBSERVE, "kms:Sign", SIGNING_KEY),
         (OBSERVE, "cloudwatch:PutMetricData", "*"),
         (MONITOR, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
@@ -188,6 +204,12 @@ def test_training_adds_to_the_registry_but_replaces_nothing(allowed: Allowed, ki
     assert not allowed(TRAIN, "s3:PutObject", resource, s3__if_match='"etag"')
 
 
+def test_compaction_adds_parquet_files_and_replaces_nothing(allowed: Allowed) -> None:
+    folder = f"inference/{MODEL}/2026/01/01/00"
+    assert allowed(COMPACT, "s3:PutObject", s3("logs", f"{folder}/a.parquet"), s3__if_none_match="*")
+    assert not allowed(COMPACT, "s3:PutObject", s3("logs", f"{folder}/pod-1.jsonl"), s3__if_none_match="*")
+
+
 def test_training_can_sign_only_with_the_verified_algorithm(allowed: Allowed) -> None:
     right = {"kms__signingalgorithm": "ECDSA_SHA_256", "kms__messagetype": "RAW"}
     assert allowed(TRAIN, "kms:Sign", SIGNING_KEY, **right)
@@ -209,12 +231,12 @@ def test_a_role_can_list_only_its_prefixes(allowed: Allowed) -> None:
     assert not allowed(SERVE, "s3:ListBucket", s3("registry"))
 
 
-def test_no_role_can_change_policies_or_delete_anything_but_the_care_of_a_table(graph: Recording) -> None:
+def test_no_role_can_change_policies_and_only_care_and_compaction_delete(graph: Recording) -> None:
     for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
         assert not [action for action in actions if "*" in action or "Policy" in action]
         deleting = [action for action in actions if "Delete" in action]
-        assert deleting == (["s3:DeleteObject"] if role.startswith("care-") else [])
+        assert deleting == (["s3:DeleteObject"] if role.startswith(("care-", "compact-")) else [])
         others = {action for action in actions if action.split(":")[0] not in ("s3", "kms", "glue")}
         assert others <= {"cloudwatch:PutMetricData"}
 

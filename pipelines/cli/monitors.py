@@ -80,6 +80,20 @@ def run(name: str, kind: str | None, environment: str, target: str) -> None:
 
 
 @monitor.command()
+@click.argument("model")
+@environment_option
+@target_option
+def compact(model: str, environment: str, target: str) -> None:
+    """Compact the inference log of a model now.
+
+    Hours that ended at least an hour ago become Parquet files. What they replaced is removed by a run an hour later.
+    """
+    from pipelines.targets.workloads import run_log_compaction
+
+    run_log_compaction(open_target(target), environment, model, log)
+
+
+@monitor.command()
 @click.argument("name")
 @click.option(
     "--report", "start", default="", metavar="NAME", help="A report, or the start of its name; else the newest."

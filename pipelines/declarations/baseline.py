@@ -64,7 +64,8 @@ class Baseline(Declaration):
 
     Attributes:
         model: name of the model.
-        features: feature → distribution over all rows of the dataset version.
+        features: feature → distribution over all rows of the dataset version; without personal features, unless the
+            contract lists their values.
         outputs: output → distribution over the holdout: `prediction`, or `label` and `probabilities[<class>]`.
     """
 

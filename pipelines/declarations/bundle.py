@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
 from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.digests import Digest, canonical_json, digest_of_bytes
@@ -104,6 +104,7 @@ class RequestColumn(Declaration):
         minimum, maximum, exclusive_minimum, exclusive_maximum: bounds from the contract.
         values: the allowed values, if the contract lists them.
         nullable: True if the contract allows missing values (NaN in a float tensor).
+        personal: True if the contract classifies the values as personal; the inference log never holds them.
     """
 
     name: str
@@ -113,6 +114,13 @@ class RequestColumn(Declaration):
     exclusive_maximum: float | None = None
     values: tuple[str | int | float | bool, ...] | None = None
     nullable: bool = False
+    personal: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `personal` if it is false, so that servers of earlier versions can read the schema."""
+        content: dict[str, Any] = serialize(self)
+        return content if self.personal else {name: value for name, value in content.items() if name != "personal"}
 
 
 class TensorSpec(Declaration):

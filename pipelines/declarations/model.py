@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration, Key, KeyedError
+from pipelines.declarations.inference_logging import InferenceLogging
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import ColumnName, Name, TagValue
 
@@ -220,16 +221,23 @@ class RolloutStep(Declaration):
     pause_seconds: Annotated[int, Field(ge=0, le=86_400)]
 
 
+IN_FLIGHT_METRIC = "inference_requests_in_flight"
+"""Metric of serving pods that `concurrency` refers to."""
+
+
 class Replicas(Declaration):
     """Bounds of the autoscaler on the number of serving pods.
 
     Attributes:
         minimum: at least 2, so a node can be drained.
         maximum: at least the minimum.
+        concurrency: requests in flight for each pod above which pods are added; None to go by CPU time alone. The
+            cluster must serve the metric `IN_FLIGHT_METRIC` of pods.
     """
 
     minimum: Annotated[int, Field(ge=2)] = 2
     maximum: Annotated[int, Field(ge=2)] = 4
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Replicas:
@@ -261,6 +269,7 @@ class Serving(Declaration):
     resources: Resources
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
+    inference_log: InferenceLogging = InferenceLogging()
 
 
 class BatchPrediction(Declaration):

@@ -108,5 +108,14 @@ def model_monitor_schedule(model: str, settings: ModelMonitoring) -> str:
 
     The minute depends on the model's name, so that the jobs of many models do not start together.
     """
-    minute = int(hashlib.sha256(f"observe {model}".encode()).hexdigest(), 16) % 60
-    return f"{minute} {MONITOR_HOUR} * * *" if settings.is_daily else f"{minute} * * * *"
+    return _schedule("observe", model, MONITOR_HOUR, settings)
+
+
+def log_compaction_schedule(model: str, settings: ModelMonitoring) -> str:
+    """Return when to compact the inference log of a model: as often as the monitor runs, and an hour before it."""
+    return _schedule("compact", model, MONITOR_HOUR - 1, settings)
+
+
+def _schedule(job: str, model: str, hour: int, settings: ModelMonitoring) -> str:
+    minute = int(hashlib.sha256(f"{job} {model}".encode()).hexdigest(), 16) % 60
+    return f"{minute} {hour} * * *" if settings.is_daily else f"{minute} * * * *"

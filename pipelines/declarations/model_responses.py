@@ -37,7 +37,7 @@ class Hysteresis(Declaration):
 class CheckResponses(Declaration):
     """The response to each check of a model's monitor."""
 
-    traffic: Response = "none"
+    traffic: Response = "ask"
     errors: Response = "roll-back"
     latency: Response = "ask"
     input_quality: Response = Field("ask", alias="input-quality")

@@ -75,6 +75,11 @@ def model_monitor_name(model: str) -> str:
     return f"observe-{model}"
 
 
+def compaction_name(model: str) -> str:
+    """Return the name of the workload that compacts a model's inference log."""
+    return f"compact-{model}"
+
+
 def predictions_name(model: str) -> str:
     """Return the name of the dataset of a model's batch predictions."""
     return f"{model}{PREDICTIONS_SUFFIX}"

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.classification import is_personal
+from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.documents import Key, dotted, parse_yaml, read, read_bytes
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
+from pipelines.declarations.inference_logging import MOST_GROUPS, lists_groups
 from pipelines.declarations.model import TARGET_TYPES, Model
 from pipelines.declarations.names import PREDICTIONS_SUFFIX
 from pipelines.declarations.predictions_contract import predictions_contract
@@ -301,6 +303,7 @@ class Project:
                 expected = f"a column of {model.contract} ({', '.join(columns)})"
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, repr(column)))
         problems += self._label_problems(path, model, lines)
+        problems += _protected_problems(path, model, columns, lines)
         problems += self._batch_problems(path, model, lines)
         problems += [
             Problem(path, lines.get(key), dotted(key), expected, found, fix)
@@ -451,6 +454,21 @@ def _misfits(model: Model, types: Mapping[str, str]) -> Iterator[tuple[Key, str,
             yield ("slices", index, "equals"), expected, repr(part.equals), ""
         elif isinstance(part.equals, bool) and kind != "boolean":
             yield ("slices", index, "equals"), f"a value of {part.column}, of type {kind}", repr(part.equals), ""
+
+
+_LIST_GROUPS = "list the values in the contract, or protect a column that has groups, such as ten years of age"
+
+
+def _protected_problems(
+    path: Path, model: Model, columns: Mapping[str, Column], lines: Mapping[Key, int]
+) -> Iterator[Problem]:
+    """Yield a problem for each personal attribute without listed groups: names of groups appear in reports."""
+    for index, name in enumerate(model.protected):
+        column = columns.get(name)
+        if column is not None and is_personal(column) and not lists_groups(column):
+            key: Key = ("protected", index)
+            expected = f"a column whose contract lists at most {MOST_GROUPS} values, as {name!r} is personal"
+            yield Problem(path, lines.get(key), dotted(key), expected, "no such list", _LIST_GROUPS)
 
 
 _COMPARED: dict[str, tuple[type, ...]] = {

@@ -1,6 +1,7 @@
 """Monitor jobs, which CronJobs run.
 
-`python -m pipelines.monitoring data <dataset>` in `monitor-<dataset>`, and `model <model>` in `observe-<model>`.
+`python -m pipelines.monitoring data <dataset>` in `monitor-<dataset>`, `model <model>` in `observe-<model>`, and
+`compact <model>` in `compact-<model>`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the monitor job.
 
     Returns:
-        0 if a report was written, whatever its verdict; 1 if the job failed and another attempt may succeed.
+        0 if a report was written, whatever its verdict, or the log was compacted; 1 if the job failed and another
+        attempt may succeed.
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.monitoring", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -31,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     about_data.add_argument("name", help="name of a contract in data-contracts/")
     about_model = commands.add_parser("model", help="monitor a model")
     about_model.add_argument("name", help="name of a folder in models/")
+    about_log = commands.add_parser("compact", help="compact the inference log of a model")
+    about_log.add_argument("name", help="name of a folder in models/")
+    about_log.set_defaults(monitor=_compact_log)
     for command, monitor in ((about_data, _monitor_dataset), (about_model, _monitor_model)):
         command.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
         command.set_defaults(monitor=monitor)
@@ -43,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given.monitor(given)
     except (BotoCoreError, ClientError, OSError) as error:
-        print(f"error: the monitor of {given.name} stopped: {error}", file=sys.stderr)
+        print(f"error: the job of {given.name} stopped: {error}", file=sys.stderr)
         print("fix: check the permissions of the job's role, and run it again", file=sys.stderr)
         return 1
     except MlopsError as error:
@@ -70,6 +75,18 @@ def _monitor_model(given: argparse.Namespace) -> None:
     _print(*run_model_monitor(descriptor, declared, given.namespace))
     prefix = given.namespace if given.send_alarms else ""
     respond_to_newest(descriptor, declared, prefix, datetime.now(UTC), lambda line: print(line, flush=True))
+
+
+def _compact_log(given: argparse.Namespace) -> None:
+    from datetime import UTC, datetime
+
+    from pipelines.monitoring.log_compaction import LogCompaction
+
+    compacted = removed = 0
+    for hour in LogCompaction(EnvironmentDescriptor.from_environ(), given.name).run(datetime.now(UTC)):
+        print(hour, flush=True)
+        compacted, removed = compacted + hour.compacted, removed + hour.removed
+    print(f"{given.name}: {compacted:,} objects compacted, {removed:,} compacted objects removed", flush=True)
 
 
 def _print(report: DataMonitorReport | ModelMonitorReport, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +73,12 @@ class BaselineCounter:
             return labels
         wanted = [f"probabilities[{each}]" for each in self._classes].index(name)
         return np.asarray(rows.predicted[:, wanted])
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Leave out features, such as those that were not logged."""
+        for name in names:
+            self._features.pop(name, None)
+            self._counters.pop(name, None)
 
     def features(self) -> tuple[ColumnComparison, ...]:
         """Compare the features with the baseline."""

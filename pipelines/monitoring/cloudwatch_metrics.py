@@ -60,6 +60,7 @@ def _model_values(report: ModelMonitorReport) -> list[tuple[str, float, str]]:
     values: list[tuple[str, float, str]] = [
         ("Requests", report.requests, "Count"),
         ("Rows", report.rows, "Count"),
+        ("LostRecords", report.lost, "Count"),
         ("DriftedFeatures", sum(1 for each in report.findings if _is_drifted(each)), "Count"),
     ]
     for finding in report.findings:

@@ -13,17 +13,66 @@ SLOW_SHARE = 0.01
 CONFIDENCE = 0.95
 
 
-def judge_traffic(rows: int, minimum_rows: int) -> MonitorFinding:
-    """Judge if there were enough requests. Too few are unknown: nothing else can be said, either."""
+LOST_SHARE = 0.01
+"""Share of lost records of the log from which the other checks may be misled."""
+
+
+def judge_traffic(rows: int, minimum_rows: int, sample: float = 1.0) -> MonitorFinding:
+    """Judge if there were enough requests. Too few are unknown: nothing else can be said, either.
+
+    Args:
+        rows: predicted rows in the log.
+        minimum_rows: rows without which nothing can be said.
+        sample: share of the requests that the log holds.
+    """
     enough = rows >= minimum_rows
+    of_sample = f" in the logged sample of {sample:.3g} of the requests" if sample < 1 else ""
     return MonitorFinding(
         check="traffic",
         verdict="ok" if enough else "unknown",
         figure=float(rows),
         unit="rows",
         rows=rows,
-        reason=f"{rows:,} rows were predicted" if enough else f"{rows:,} of at least {minimum_rows:,} predicted rows",
+        reason=(f"{rows:,} rows were predicted" if enough else f"{rows:,} of at least {minimum_rows:,} predicted rows")
+        + of_sample,
     )
+
+
+def judge_lost(lost: int, logged: int) -> list[MonitorFinding]:
+    """Judge the records that servers could not write to the log. What is lost, no other check sees.
+
+    Args:
+        lost: records that were lost.
+        logged: records that were written.
+    """
+    if not lost:
+        return []
+    share = lost / (lost + logged)
+    return [
+        MonitorFinding(
+            check="traffic",
+            subject="lost records",
+            verdict="alarm" if share >= LOST_SHARE else "watch",
+            figure=100 * share,
+            threshold=100 * LOST_SHARE,
+            unit="%",
+            rows=lost + logged,
+            reason=f"{lost:,} of {lost + logged:,} records of the log were lost; other checks do not see them",
+        )
+    ]
+
+
+def judge_not_logged(names: Sequence[str]) -> list[MonitorFinding]:
+    """Report features that cannot be checked, because their values are personal and are not logged."""
+    if not names:
+        return []
+    reason = "not logged: the contract classifies it as personal"
+    if len(names) > 1:
+        reason = "not logged: the contract classifies them as personal"
+    return [
+        MonitorFinding(check=check, subject=", ".join(names), verdict="unknown", reason=reason)
+        for check in ("input-quality", "input-drift")
+    ]
 
 
 def judge_log(unreadable: int, future: int) -> list[MonitorFinding]:

@@ -41,6 +41,8 @@ from pipelines.monitoring.model_checks import (
     judge_errors,
     judge_latency,
     judge_log,
+    judge_lost,
+    judge_not_logged,
     judge_served_bundle,
     judge_traffic,
 )
@@ -49,7 +51,7 @@ from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
 from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.prediction_labels import LabelJoin, Labelled, Labels, group_name, read_labels, resolve_labels
-from pipelines.monitoring.request_log import LoggedRows, LogTotals, RequestLog, read_latencies
+from pipelines.monitoring.request_log import LoggedRows, LogTotals, ProcessCounts, RequestLog, read_counts
 from pipelines.registry.bundles import fetch
 from pipelines.registry.ledger import Ledger
 from pipelines.serving.request_metrics import BUCKETS
@@ -88,16 +90,16 @@ class WindowFacts:
     Attributes:
         totals: counts of requests.
         future: requests that are dated in the future.
-        latencies: requests by latency.
+        counts: latencies and lost records.
         counter: rows counted over the baseline.
         times: times of the rows.
         predicted: predictions of the rows.
-        groups: protected attribute → value of each row as text, for features.
+        groups: protected attribute → value of each row as text, for features that are logged.
     """
 
     totals: LogTotals
     future: int
-    latencies: Sequence[int]
+    counts: ProcessCounts
     counter: BaselineCounter
     times: NDArray[np.int64]
     predicted: NDArray[np.float64]
@@ -175,19 +177,24 @@ def examine_model(
     metrics = measured_metrics(bounds_of(model.task, model.gates, settings, live.evaluation))
     accuracy = accuracy_windows(model.task, labelled, edges, row_counts, metrics) if settings.labels else ()
     groups, fairness = _fairness(model, window, labelled)
+    not_logged = _not_logged(live, window.totals, settings.ignored_features)
+    window.counter.leave_out(not_logged)
     features, outputs = window.counter.features(), window.counter.outputs()
-    rows = len(window.times)
+    rows, requests = len(window.times), round(window.totals.requests[live.digest])
+    recent = {bundle: round(number) for bundle, number in window.totals.recent.items()}
     findings = [
-        judge_traffic(rows, settings.minimum_rows),
+        judge_traffic(rows, settings.minimum_rows, window.totals.sample),
         *judge_log(window.totals.unreadable, window.future),
-        judge_served_bundle(live.digest, live.since + SWITCHED, window.totals.recent, window.totals.newest),
+        *judge_lost(window.counts.lost, requests),
+        judge_served_bundle(live.digest, live.since + SWITCHED, recent, window.totals.newest),
         judge_errors(
             window.totals.errors[live.digest],
-            window.totals.requests[live.digest],
+            requests,
             model.gates.soak.maximum_error_rate,
             settings.minimum_rows,
         ),
-        judge_latency(window.latencies, BUCKETS, model.gates.latency.p99_ms, settings.minimum_rows),
+        judge_latency(window.counts.latencies, BUCKETS, model.gates.latency.p99_ms, settings.minimum_rows),
+        *judge_not_logged(not_logged),
         *judge_nulls(features, settings, FEATURES),
         *judge_outside(window.counter.outside(), settings.minimum_rows),
         *judge_drift(features, settings, FEATURES),
@@ -199,8 +206,10 @@ def examine_model(
     kept = tuple(finding for finding in findings if finding.check in settings.checks)
     return ModelMonitorReport(
         **facts,
-        requests=window.totals.requests[live.digest],
+        requests=requests,
         rows=rows,
+        sample=window.totals.sample,
+        lost=window.counts.lost,
         verdict=overall_verdict(kept),
         findings=kept,
         features=tuple(without_rare(one, settings.minimum_rows) for one in features),
@@ -209,8 +218,18 @@ def examine_model(
         labels=counts if settings.labels is not None else None,
         calibration=calibration_bins(labelled) if len(labelled.truth) >= settings.minimum_rows else (),
         groups=groups,
-        skipped=dict.fromkeys(settings.ignored_features, "ignored in model.yaml"),
+        skipped={
+            **dict.fromkeys(not_logged, "personal, and not logged"),
+            **dict.fromkeys(settings.ignored_features, "ignored in model.yaml"),
+        },
     )
+
+
+def _not_logged(live: LiveBundle, totals: LogTotals, ignored: Sequence[str]) -> list[str]:
+    """Return the features that cannot be compared: they were not logged, or the baseline leaves them out."""
+    features = [column.name for tensor in live.schema.inputs for column in tensor.columns]
+    known = live.baseline.features
+    return [name for name in features if name not in ignored and (name in totals.withheld or name not in known)]
 
 
 def _labels(
@@ -243,10 +262,10 @@ def _read_log(
         join.add(part)
         by_window += np.histogram(part.times, bins=bounds)[0]
 
+    totals, earlier = LogTotals(), LogTotals()
     if edges[0] < start:
-        for part in log.read(edges[0], start, LogTotals(), live.since):
+        for part in log.read(edges[0], start, earlier, live.since):
             join_labels(part)
-    totals = LogTotals()
     counter = BaselineCounter(live.baseline, live.evaluation.classes, model.monitoring.ignored_features)
     times, predicted = [], []
     groups: dict[str, list[NDArray[Any]]] = {name: [] for name in model.protected if name in model.features}
@@ -255,16 +274,19 @@ def _read_log(
         counter.add(part)
         times.append(part.times)
         predicted.append(part.predicted)
+        for name in [name for name in groups if name not in part.features.schema.names]:
+            del groups[name]  # not logged
         for name, found in groups.items():
             found.append(_names(part.features.column(name)))
+    join.sample = min(totals.sample, earlier.sample)
     ahead = LogTotals()
     for _ in log.read(now + CLOCKS, now + timedelta(hours=1), ahead, now):
         pass
-    latencies = read_latencies(descriptor, model.name, live.digest, start, now, BUCKETS)
+    counts = read_counts(descriptor, model.name, live.digest, start, now, BUCKETS)
     facts = WindowFacts(
         totals,
-        sum(ahead.requests.values()),
-        latencies,
+        round(sum(ahead.requests.values())),
+        counts,
         counter,
         np.concatenate([np.empty(0, dtype=np.int64), *times]),
         np.concatenate(predicted) if predicted else np.empty(0),
@@ -320,6 +342,8 @@ def _fairness(
         found: tuple[GroupFigure, ...] = ()
         if bound.attribute in rows.groups and len(rows.truth):
             found = group_figures(model.task, rows, bound.attribute, bound.metric)
+        if bound.attribute in window.totals.withheld:
+            why = "not logged: the contract classifies it as personal and does not list its values"
         if model.monitoring.labels is None and not unlabelled_metric(bound.metric):
             why = "the model has no labels: declare monitoring.labels in model.yaml"
         findings.append(judge_fairness(bound, found, why))

@@ -103,7 +103,9 @@ class ModelMonitorReport(Declaration):
         time: when the run started.
         window_start, window_end: times between which requests were judged; the end is exclusive.
         requests: requests of the window that the bundle answered, failed ones included.
-        rows: rows that it predicted in them.
+        rows: rows that it predicted in them, as far as they are logged.
+        sample: share of the requests that the log holds.
+        lost: records of the log that were lost.
         verdict: the worst verdict of the findings.
         findings: result of each check.
         features, outputs: comparison of each feature and output with the bundle's baseline.
@@ -123,6 +125,8 @@ class ModelMonitorReport(Declaration):
     window_end: AwareDatetime
     requests: Count
     rows: Count = 0
+    sample: Annotated[float, Field(gt=0, le=1)] = 1.0
+    lost: Count = 0
     verdict: MonitorVerdict
     findings: tuple[MonitorFinding, ...]
     features: tuple[ColumnComparison, ...] = ()

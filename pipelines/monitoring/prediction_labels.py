@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.declarations.baseline import category
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.inference_logging import is_sampled
 from pipelines.declarations.model_monitoring import LabelSource
 from pipelines.monitoring.model_report import LabelCounts
 from pipelines.monitoring.request_log import LoggedRows
@@ -200,10 +202,14 @@ class LabelJoin:
         labels: the labels.
         attributes: protected attributes that are features of the model, or columns of the labels.
         by_row: True if labels name the row of a request; else only requests of one row get one.
+
+    Attributes:
+        sample: share of the requests that the log holds. Labels of the others are not unknown.
     """
 
     def __init__(self, labels: Labels, attributes: Sequence[str], *, by_row: bool) -> None:
         self._labels, self._attributes, self._by_row = labels, attributes, by_row
+        self.sample = 1.0
         self._ids = pa.array(sorted({id_ for id_, _ in labels.values}), pa.string())
         self._times: dict[LabelKey, int] = {}
         self._found: dict[LabelKey, tuple[Numbers, dict[str, str]]] = {}
@@ -239,7 +245,8 @@ class LabelJoin:
         ambiguous = self._twice | self._several
         keys = sorted((key for key in self._found if key[0] not in ambiguous), key=lambda key: (self._times[key], key))
         seen = {id_ for id_, _ in self._times}
-        unknown = sum(1 for key in self._labels.values if key not in self._times and key[0] not in seen)
+        missing = (key[0] for key in self._labels.values if key not in self._times and key[0] not in seen)
+        unknown = sum(1 for id_ in missing if self.sample >= 1 or is_sampled(_as_json(id_), self.sample))
         counts = self._labels.counts.model_copy(
             update={"joined": len(keys), "unknown": unknown, "ambiguous": len(ambiguous)}
         )
@@ -259,6 +266,10 @@ class LabelJoin:
             ),
             counts,
         )
+
+
+def _as_json(id_: str) -> bytes:
+    return json.dumps(id_, ensure_ascii=False).encode()
 
 
 def count_rows(times: Iterable[NDArray[np.int64]], edges: Sequence[int]) -> list[int]:

@@ -1,28 +1,29 @@
 """Read the inference log of a window: requests, and the rows that one bundle predicted in them. Read-only.
 
-Lines are parsed by Arrow, an object at a time, so memory does not depend on the size of the log. Format of the lines:
-see `pipelines.serving.inference_log`.
+Objects are read one at a time, so memory does not depend on the size of the log. Their format: see
+`pipelines.monitoring.log_records`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json as pj
 from numpy.typing import NDArray
 
 from pipelines.data.glue_client import s3
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.inference_logging import NULL_GROUP
+from pipelines.monitoring.log_records import LINES, parquet_part, parse_lines, read_part, record_form
 from pipelines.registry import store
 from pipelines.serving.golden import CHECK_REQUEST
 from pipelines.serving.request_counts import folder_of
@@ -37,10 +38,13 @@ _THREADS = 2
 _AHEAD = 4
 """Objects that are read before they are needed."""
 
-_HEAD = [("time", pa.string()), ("bundle", pa.string()), ("id", pa.string()), ("rows", pa.int32())]
-_KEPT = (*(name for name, _ in _HEAD), "status")
+_PARTS_AHEAD = 2
+"""The same of Parquet files, which are larger."""
+
+_KEPT = ("time", "bundle", "id", "rows", "status", "sample", "withheld")
 
 Numbers = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class LoggedRows:
         ids: id of the request of each row.
         times: time of the request, in milliseconds since the epoch.
         numbers: number of the row in its request, from 0.
-        features: feature → array of its values, with nulls.
+        features: feature → array of its values, with nulls; without features that were not logged.
         predicted: (n,) predictions, or (n, classes) probabilities.
     """
 
@@ -67,18 +71,22 @@ class LogTotals:
     """Counts over the part of the log that was read.
 
     Attributes:
-        requests: bundle → number of requests.
+        requests: bundle → number of requests, estimated if the log holds a sample of them.
         errors: bundle → requests that ended in a server error.
-        recent: bundle → requests since the bundle went live.
+        recent: bundle → requests since the bundle went live, estimated like `requests`.
         newest: bundle → time of its newest request, in milliseconds since the epoch.
         unreadable: lines that are not records.
+        withheld: features of the bundle that were not logged for some of its rows, nor their groups.
+        sample: least share of the bundle's requests that were logged.
     """
 
-    requests: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    recent: Counter[str] = field(default_factory=Counter)
+    requests: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    errors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    recent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     newest: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
+    withheld: set[str] = field(default_factory=set)
+    sample: float = 1.0
 
 
 class RequestLog:
@@ -93,19 +101,9 @@ class RequestLog:
 
     def __init__(self, descriptor: EnvironmentDescriptor, model: str, bundle: str, schema: RequestSchema) -> None:
         self._descriptor, self._model, self._bundle, self._schema = descriptor, model, bundle, schema
-        self._inputs = {
-            tensor.name: pa.list_(pa.list_(_ARROW.get(tensor.datatype, pa.float64()))) for tensor in schema.inputs
-        }
         self._output = next(each.name for each in schema.outputs if each.name != "label")
         self._has_classes = any(each.name == "label" for each in schema.outputs)
-        self._form = pa.schema(
-            [
-                *_HEAD,
-                ("status", pa.int16()),
-                ("inputs", pa.struct(list(self._inputs.items()))),
-                ("outputs", pa.struct([(self._output, pa.list_(pa.list_(pa.float64())))])),
-            ]
-        )
+        self._form = record_form(schema)
 
     def read(self, start: datetime, end: datetime, totals: LogTotals, live_since: datetime) -> Iterator[LoggedRows]:
         """Stream the rows of requests between two times, and count all requests of that time.
@@ -137,33 +135,44 @@ class RequestLog:
             keep = pc.and_(answered, pc.greater(table["rows"], 0))
             chosen = np.asarray(keep.to_numpy(zero_copy_only=False) if isinstance(keep, pa.Array) else keep, dtype=bool)
             if chosen.any():
-                yield self._rows(table.filter(pa.array(chosen)), times[chosen])
+                yield self._rows(table.filter(pa.array(chosen)), times[chosen], totals)
 
     def _count(self, table: pa.Table, times: NDArray[np.int64], totals: LogTotals, since: int) -> None:
         bundles = table["bundle"].combine_chunks().dictionary_encode()
         codes, failed = bundles.indices.to_numpy(), pc.fill_null(table["status"], 200).to_numpy() >= 500
+        weights = np.where(failed, 1.0, 1.0 / pc.fill_null(table["sample"], 1.0).to_numpy())
         for code, bundle in enumerate(bundles.dictionary.to_pylist()):
             of_it = codes == code
-            totals.requests[bundle] += int(of_it.sum())
+            totals.requests[bundle] += float(weights[of_it].sum())
             totals.errors[bundle] += int((of_it & failed).sum())
-            totals.recent[bundle] += int((of_it & (times >= since)).sum())
+            totals.recent[bundle] += float(weights[of_it & (times >= since)].sum())
             totals.newest[bundle] = max(totals.newest.get(bundle, 0), int(times[of_it].max()))
 
-    def _rows(self, table: pa.Table, times: NDArray[np.int64]) -> LoggedRows:
+    def _rows(self, table: pa.Table, times: NDArray[np.int64], totals: LogTotals) -> LoggedRows:
         outputs = table["outputs"].combine_chunks().field(self._output)
         lengths = pc.list_value_length(outputs).to_numpy()
         at = np.repeat(np.arange(len(lengths)), lengths)
         starts = np.cumsum(lengths) - lengths
         predicted = _matrix(outputs, len(at))
+        withheld = {str(each) for each in pc.list_flatten(table["withheld"].combine_chunks()).unique().to_pylist()}
         columns: dict[str, pa.Array] = {}
         inputs = table["inputs"].combine_chunks()
         for tensor in self._schema.inputs:
-            flat = inputs.field(tensor.name).flatten().flatten()
-            width = len(tensor.columns)
+            lists, width = inputs.field(tensor.name), len(tensor.columns)
+            flat = lists.flatten().flatten()
             for index, column in enumerate(tensor.columns):
-                columns[column.name] = flat[index::width] if width == 1 else flat.take(
-                    pa.array(np.arange(index, len(flat), width))
-                )  # fmt: skip
+                values: pa.Array | None = None
+                if column.name in withheld:
+                    values = _groups(table, column.name, is_text=tensor.datatype == "BYTES")
+                elif not lists.null_count:
+                    values = flat[index::width] if width == 1 else flat.take(
+                        pa.array(np.arange(index, len(flat), width))
+                    )  # fmt: skip
+                if values is None:
+                    totals.withheld.add(column.name)
+                else:
+                    columns[column.name] = values
+        totals.sample = min(totals.sample, pc.min(pc.fill_null(table["sample"], 1.0)).as_py())
         return LoggedRows(
             ids=table["id"].combine_chunks().take(pa.array(at)),
             times=times[at],
@@ -173,29 +182,41 @@ class RequestLog:
         )
 
     def _tables(self, start: datetime, end: datetime) -> Iterator[tuple[pa.Table, int]]:
-        keys = deque(self._keys(start, end))
         with ThreadPoolExecutor(_THREADS) as pool:
-            waiting: deque[Future[tuple[pa.Table, int]]] = deque()
-            while keys or waiting:
-                while keys and len(waiting) < _AHEAD:
-                    waiting.append(pool.submit(self._table, keys.popleft()))
-                yield waiting.popleft().result()
+            for parts, others in self._hours(start, end):
+                covered: set[str] = set()
+                for table, sources in _ahead(pool, self._part, parts, _PARTS_AHEAD):
+                    covered |= sources
+                    yield table, 0
+                left = [key for key in others if key.rpartition("/")[2] not in covered]
+                yield from _ahead(pool, self._lines, left, _AHEAD)
 
-    def _keys(self, start: datetime, end: datetime) -> list[str]:
+    def _hours(self, start: datetime, end: datetime) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield the keys of Parquet files and of objects with lines. Hours without Parquet files come together."""
         client = s3(self._descriptor)
-        hour, found = start.replace(minute=0, second=0, microsecond=0), []
+        hour, waiting = start.replace(minute=0, second=0, microsecond=0), []
         while hour < end:
-            prefix = f"inference/{self._model}/{hour:%Y/%m/%d/%H}/"
-            listed = store.listing(self._descriptor.logs_bucket, prefix, client=client)
-            found += [each.key for each in listed if each.key.endswith(".jsonl")]
+            prefix = hour_folder(self._model, hour)
+            keys = [each.key for each in store.listing(self._descriptor.logs_bucket, prefix, client=client)]
+            parts, lines = [key for key in keys if parquet_part(key)], [key for key in keys if key.endswith(LINES)]
+            if parts:
+                yield parts, lines
+            else:
+                waiting += lines
             hour += timedelta(hours=1)
-        return found
+        yield [], waiting
 
-    def _table(self, key: str) -> tuple[pa.Table, int]:
-        content = store.get(
-            self._descriptor.logs_bucket, key, limit=LARGEST_OBJECT, client=s3(self._descriptor)
-        ).content
-        return self.parse(content)
+    def _part(self, key: str) -> tuple[pa.Table, set[str]]:
+        part = parquet_part(key)
+        assert part is not None
+        return read_part(self._content(key), self._form, is_bundle=part.bundle == self._bundle)
+
+    def _lines(self, key: str) -> tuple[pa.Table, int]:
+        return self.parse(self._content(key))
+
+    def _content(self, key: str) -> bytes:
+        bucket = self._descriptor.logs_bucket
+        return store.get(bucket, key, limit=LARGEST_OBJECT, client=s3(self._descriptor)).content
 
     def parse(self, content: bytes) -> tuple[pa.Table, int]:
         """Parse lines of the log.
@@ -222,15 +243,37 @@ class RequestLog:
         return (pa.concat_tables(kept).combine_chunks() if kept else self._form.empty_table()), unreadable
 
     def _parse(self, content: bytes) -> pa.Table:
-        return pj.read_json(
-            io.BytesIO(content),
-            read_options=pj.ReadOptions(use_threads=False, block_size=max(len(content), 1)),
-            parse_options=pj.ParseOptions(explicit_schema=self._form, unexpected_field_behavior="ignore"),
-        )
+        return parse_lines(content, self._form)
 
 
-_ARROW: dict[str, pa.DataType] = {"BOOL": pa.bool_(), "BYTES": pa.string()}
-"""Datatype → type in the log. Numbers are read as floats, because JSON does not tell 1 from 1.0."""
+def hour_folder(model: str, hour: datetime) -> str:
+    """Return the key prefix of an hour's records, with a trailing slash."""
+    return f"inference/{model}/{hour:%Y/%m/%d/%H}/"
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[str], tuple[pa.Table, T]], keys: Sequence[str], most: int
+) -> Iterator[tuple[pa.Table, T]]:
+    """Read objects in order, at most `most` of them before they are needed."""
+    left, waiting = deque(keys), deque[Future[tuple[pa.Table, T]]]()
+    while left or waiting:
+        while left and len(waiting) < most:
+            waiting.append(pool.submit(read, left.popleft()))
+        yield waiting.popleft().result()
+
+
+def _groups(table: pa.Table, name: str, *, is_text: bool) -> pa.Array | None:
+    """Return the group of each row as a value of the feature; None if a record lacks it."""
+    if "groups" not in table.column_names:
+        return None
+    groups = table["groups"].combine_chunks()
+    index = groups.type.get_field_index(name)
+    lists = groups.field(index) if index >= 0 else None
+    if lists is None or groups.null_count or lists.null_count:
+        return None
+    names = lists.flatten()
+    values = pc.if_else(pc.equal(names, NULL_GROUP), pa.scalar(None, pa.string()), names)
+    return values if is_text else values.cast(pa.float64())
 
 
 def _matrix(lists: pa.Array, rows: int) -> Numbers:
@@ -260,10 +303,23 @@ def milliseconds(time: datetime) -> int:
     return int(time.timestamp() * 1000)
 
 
-def read_latencies(
+@dataclass(frozen=True)
+class ProcessCounts:
+    """What processes recorded with their counts of requests.
+
+    Attributes:
+        latencies: requests in each bucket of the histogram, one more than its bounds; all 0 if no process recorded any.
+        lost: records of the log that were lost.
+    """
+
+    latencies: list[int]
+    lost: int
+
+
+def read_counts(
     descriptor: EnvironmentDescriptor, model: str, bundle: str, start: datetime, end: datetime, bounds: Sequence[float]
-) -> list[int]:
-    """Add up the latencies that processes recorded with their counts of requests.
+) -> ProcessCounts:
+    """Add up what processes recorded with their counts of requests.
 
     Args:
         descriptor: the environment.
@@ -272,15 +328,12 @@ def read_latencies(
         start, end: times; a count belongs to the time of its last request.
         bounds: upper bounds of the histogram, in seconds.
 
-    Returns:
-        Requests in each bucket, one more than `bounds`; all 0 if no process recorded any.
-
     Raises:
         AccessDeniedError: the counts cannot be read.
     """
     from pipelines.serving.request_counts import count_of
 
-    client, totals = s3(descriptor), [0] * (len(bounds) + 1)
+    client, totals, lost = s3(descriptor), [0] * (len(bounds) + 1), 0
     low, high = milliseconds(start), milliseconds(end)
     day = (start - timedelta(days=1)).date()  # a count is stored under the day of its first request
     keys = []
@@ -292,19 +345,22 @@ def read_latencies(
                 keys.append(listed.key)
         day += timedelta(days=1)
 
-    def latencies(key: str) -> list[int]:
-        content = store.get(descriptor.logs_bucket, key, limit=LARGEST_COUNT, client=client).content
+    def content(key: str) -> dict[str, Any]:
+        stored = store.get(descriptor.logs_bucket, key, limit=LARGEST_COUNT, client=client).content
         try:
-            found = json.loads(content)
-            given = found.get("latencies") if isinstance(found, dict) else None
+            found = json.loads(stored)
         except ValueError:
-            return []
-        if not isinstance(given, list) or len(given) != len(totals):
-            return []
-        return [each if isinstance(each, int) and each >= 0 else 0 for each in given]
+            return {}
+        return found if isinstance(found, dict) else {}
 
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(latencies, keys):
-            for index, number in enumerate(found):
-                totals[index] += number
-    return totals
+        for found in pool.map(content, keys):
+            lost += _count(found.get("lost"))
+            given = found.get("latencies")
+            if isinstance(given, list) and len(given) == len(totals):
+                totals = [total + _count(number) for total, number in zip(totals, given, strict=True)]
+    return ProcessCounts(totals, lost)
+
+
+def _count(number: Any) -> int:
+    return number if isinstance(number, int) and number >= 0 else 0

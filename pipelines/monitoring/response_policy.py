@@ -28,8 +28,11 @@ MEASURED_HARM = ("errors", "accuracy")
 """Checks that justify a rollback alone: they measure what went wrong."""
 
 ESTIMATED_HARM = "estimated-accuracy"
-"""Check that justifies a rollback together with any other: the estimate is blind to some changes, and sees others that
-do no harm."""
+"""Check that justifies a rollback together with another: the estimate is blind to some changes, and sees others that do
+no harm."""
+
+NO_HARM = "traffic"
+"""Check that says nothing about the model: too few requests, or records of them that were lost."""
 
 _ID_DIGITS = 20
 
@@ -156,7 +159,7 @@ def _doubt(bundle: str | None, confirmed: Sequence[str], rolled_back: Sequence[R
     """Return why a person must decide about a rollback; "" if it may go ahead."""
     if bundle is None:
         return "the monitor does not know which bundle is live"
-    estimated = ESTIMATED_HARM in confirmed and len(confirmed) > 1
+    estimated = ESTIMATED_HARM in confirmed and any(check not in (ESTIMATED_HARM, NO_HARM) for check in confirmed)
     if not estimated and not any(check in confirmed for check in MEASURED_HARM):
         return "neither labelled accuracy nor errors nor the estimate confirm it"
     if any(one.bundle != bundle for one in rolled_back):

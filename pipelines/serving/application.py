@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
@@ -136,7 +138,7 @@ class Application:
             except RequestError as error:
                 status, content, more = error.status, _error(error.message), error.headers
             except Exception:
-                status, content = 500, _unexpected(parent)
+                status, content = 500, _unexpected(parent, quotes=self._log is None or not self._log.withholds)
             sent = [*self._fixed, (b"content-length", b"%d" % len(content)), (b"traceparent", parent), *more]
             if state:
                 sent.append((b"tracestate", state))
@@ -271,10 +273,20 @@ def _error(message: str) -> bytes:
     return msgspec.json.encode({"error": message.encode(errors="replace").decode()})
 
 
-def _unexpected(parent: bytes) -> bytes:
-    """Log an unexpected error; return a body that names only its id in the log."""
+def _unexpected(parent: bytes, *, quotes: bool = True) -> bytes:
+    """Log an unexpected error; return a body that names only its id in the log.
+
+    Args:
+        parent: trace of the request.
+        quotes: False to leave out the message of the error, which may quote a personal value.
+    """
     name = parent[TRACE].decode()
-    logger.exception("unexpected error", extra={"trace": name})
+    if quotes:
+        logger.exception("unexpected error", extra={"trace": name})
+    else:
+        kind, _, where = sys.exc_info()
+        text = f"{kind.__name__ if kind else 'error'}\n{''.join(traceback.format_tb(where))}"
+        logger.error("unexpected error: %s", text, extra={"trace": name})
     return _error(f"unexpected error; trace {name} in the server's log")
 
 

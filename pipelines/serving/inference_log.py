@@ -9,6 +9,10 @@ One line per request:
 A request that ended in a server error has its HTTP status and no rows: `"rows":0,"status":500`. Invalid requests are
 not logged.
 
+Values of personal columns are never written. They are null in a tensor with other columns, and a tensor without others
+is left out. Such a record names the columns, and may have the group of each row: `"withheld":["age","sex"]` and
+`"groups":{"sex":["1"]}`. A record of a sample states its share: `"sample":0.1`.
+
 Beside the records there are their counts; see `pipelines.serving.request_counts`.
 """
 
@@ -19,12 +23,15 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
 
+from pipelines.declarations.inference_logging import LogPolicy, is_sampled
+from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import InferenceResult, Predictor
 from pipelines.serving.request_counts import PendingCount, key_of
 from pipelines.serving.request_metrics import RequestMetrics
@@ -50,7 +57,7 @@ class Limits:
     """
 
     seconds: float = 2.0
-    batch_bytes: int = 1 << 20
+    batch_bytes: int = 4 << 20
     buffer_bytes: int = 16 << 20
     attempts: int = 8
     first_pause: float = 0.25
@@ -62,7 +69,10 @@ OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
 PIECE = 100
-"""Number of lines formatted at a time."""
+"""Number of lines made at a time."""
+
+_TIME, _HEAD, _ID, _TRACE, _VALUES = 0, 1, 2, 4, slice(6, None, 2)
+"""Parts of a line to fill in; see `_line`."""
 
 
 class _Pending(msgspec.Struct, gc=False):
@@ -95,6 +105,7 @@ class InferenceLog:
         pod: names the process in the keys of objects; must be unique.
         metrics: counts written and lost records.
         limits: memory and time limits.
+        policy: what to write, and what to leave out.
         clock: returns seconds since the epoch.
     """
 
@@ -106,13 +117,19 @@ class InferenceLog:
         pod: str,
         metrics: RequestMetrics,
         limits: Limits | None = None,
+        policy: LogPolicy | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
         self._predictor = predictor
-        self._one = _line(predictor, b"1", b"[%b]")
-        self._many = _line(predictor, b"%d", b"%b")
-        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _about(predictor)
+        policy = policy or LogPolicy()
+        self._sample = policy.sample
+        self._inputs = LoggedInputs(predictor.schema, policy)
+        self._withholds = bool(self._inputs.withheld)
+        self._one, self._many = (_line(predictor, self._inputs, is_one=is_one) for is_one in (True, False))
+        about = _about(predictor) + _about_records(self._inputs, policy.sample)
+        self._heads = [b'.%03dZ",%b,"id":' % (milliseconds, about) for milliseconds in range(1000)]
+        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _literal(_about(predictor))
         self._pod = pod
         self._metrics = metrics
         self._limits = limits or Limits()
@@ -124,6 +141,12 @@ class InferenceLog:
         self._bytes_in = 0
         self._bytes_taken = 0
         self._bytes_out = 0
+        self._dropped_when_full = 0
+        self._failed_to_write = 0
+        self._lost_written = 0
+        self._unsampled = 0
+        self._unsampled_counted = 0
+        self._counted_until = clock() if self._sample < 1 else 0.0
         self._objects = 0
         self._count = PendingCount(predictor.digest)
         self._written_latencies = metrics.latencies()
@@ -132,18 +155,26 @@ class InferenceLog:
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="inference-log", daemon=True)
 
+    @property
+    def withholds(self) -> bool:
+        """True if requests have values that must not be written."""
+        return self._withholds
+
     def start(self) -> None:
         """Start the background thread."""
         self._thread.start()
 
     def record(self, answer: InferenceResult, trace: bytes) -> None:
-        """Add a record; drop and count it if the buffer is full.
+        """Add a record; drop and count it if the buffer is full. Of a sample, the others are only counted.
 
         Args:
             answer: the request and its answer.
             trace: id of the trace, 32 hexadecimal digits.
         """
         # The thread formats the line: in bulk that is cheaper than one at a time between requests.
+        if self._sample < 1 and not is_sampled(answer.id, self._sample):
+            self._unsampled += 1
+            return
         size = OVERHEAD + answer.size
         self._add(_Pending(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
 
@@ -159,6 +190,7 @@ class InferenceLog:
     def _add(self, record: _Pending) -> None:
         if self._bytes_in - self._bytes_out > self._buffer_bytes:
             self._metrics.log_dropped(1, "buffer full")
+            self._dropped_when_full += 1
             return
         self._records.append(record)
         self._bytes_in += record.size
@@ -188,9 +220,17 @@ class InferenceLog:
             batch = self._next_batch(there)
             if self._put(self._key(batch.hour), batch.records, batch.content):
                 self._count.add(batch.begin, batch.end, batch.records, batch.errors)
+            else:
+                self._failed_to_write += batch.records
             self._bytes_out += batch.size
 
     def _write_count(self, *, is_last: bool = False) -> None:
+        if self._sample < 1:
+            self._count_unsampled()
+        lost = self._dropped_when_full + self._failed_to_write
+        if lost > self._lost_written:
+            now = self._clock()
+            self._count.add(now, now, 0, 0)
         count = self._count.take(is_last=is_last)
         if count is None or time.monotonic() > self._deadline:
             return
@@ -199,12 +239,20 @@ class InferenceLog:
         latencies = self._metrics.latencies()
         more = [now - before for now, before in zip(latencies, self._written_latencies, strict=True)]
         try:
-            self._write(key, msgspec.json.encode({**count._asdict(), "latencies": more}))
+            figures = {**count._asdict(), "latencies": more, "lost": lost - self._lost_written}
+            self._write(key, msgspec.json.encode(figures))
         except Exception as error:  # S3, the network or the credentials
             logger.warning("the count of requests could not be written", extra={"key": key, "reason": str(error)})
             self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
         else:
-            self._written_latencies = latencies
+            self._written_latencies, self._lost_written = latencies, lost
+
+    def _count_unsampled(self) -> None:
+        since, now, unsampled = self._counted_until, self._clock(), self._unsampled
+        self._counted_until = now
+        if unsampled > self._unsampled_counted:
+            self._count.add(since, now, unsampled - self._unsampled_counted, 0)
+            self._unsampled_counted = unsampled
 
     def _next_batch(self, there: int) -> _Batch:
         """Take records of one hour, oldest first, up to those pending when `_bytes_in` was `there`."""
@@ -212,19 +260,18 @@ class InferenceLog:
         hour = int(begin) // 3600
         pieces: list[bytes] = []
         records = size = errors = 0
+        pending, since, until = self._records, hour * 3600, (hour + 1) * 3600
+        before = self._bytes_taken
+        limit = min(2 * self._batch_bytes, there - before)
         while True:
             taken: list[_Pending] = []
-            while (
-                self._records
-                and len(taken) < PIECE
-                and self._bytes_taken < there
-                and size < 2 * self._batch_bytes
-                and int(self._records[0].time) // 3600 == hour
-            ):
-                record = self._records.popleft()
+            for _ in range(min(PIECE, len(pending))):
+                if size >= limit or not since <= pending[0].time < until:
+                    break
+                record = pending.popleft()
                 size += record.size
-                self._bytes_taken += record.size
                 taken.append(record)
+            self._bytes_taken = before + size
             if not taken:
                 return _Batch(hour, records, size, b"".join(pieces), begin, end, errors)
             pieces.append(self._lines(taken))
@@ -233,23 +280,35 @@ class InferenceLog:
             errors += sum(record.status != 200 for record in taken)
 
     def _lines(self, records: list[_Pending]) -> bytes:
-        lines: list[bytes] = []
-        second, text, one, many = -1, b"", b"", b""
+        lines: list[Sequence[bytes | msgspec.Raw]] = []
+        second, text = -1, b""
+        withholds, has_groups, kept, heads = self._withholds, bool(self._inputs.groups), self._inputs.kept, self._heads
         for record in records:
-            if int(record.time) != second:
-                second = int(record.time)
+            moment = record.time
+            if int(moment) != second:
+                second = int(moment)
                 text = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
-                one, many = text + self._one, text + self._many
-            milliseconds = int((record.time - second) * 1000)
+            milliseconds = int((moment - second) * 1000)
             if record.status != 200:
-                lines.append(text + self._failed % (milliseconds, record.trace, record.status))
+                lines.append((text, self._failed % (milliseconds, record.trace, record.status)))
                 continue
-            form, rows = (one, ()) if record.rows == 1 else (many, (record.rows,))
-            lines.append(form % (milliseconds, record.id, record.trace, *rows, *record.inputs, *record.outputs))
-        content = b"".join(lines)
+            inputs: Sequence[bytes | msgspec.Raw] = record.inputs
+            groups: tuple[bytes, ...] = ()
+            if withholds:
+                inputs, found = kept(inputs, record.rows)
+                groups = (found,) if has_groups else ()
+            if record.rows == 1:
+                line = self._one.copy()
+                line[_VALUES] = (*inputs, *groups, *record.outputs)
+            else:
+                line = self._many.copy()
+                line[_VALUES] = (b"%d" % record.rows, *inputs, *groups, *record.outputs)
+            line[_TIME], line[_HEAD], line[_ID], line[_TRACE] = text, heads[milliseconds], record.id, record.trace
+            lines.append(line)
+        content = b"".join(chain.from_iterable(lines))
         # The data of clients is copied as is, and may contain line breaks.
         if content.count(b"\n") != len(lines) or b"\r" in content:
-            content = b"".join(_on_one_line(line) for line in lines)
+            content = b"".join(_on_one_line(b"".join(line)) for line in lines)
         return content
 
     def _key(self, hour: int) -> str:
@@ -289,19 +348,39 @@ class InferenceLog:
         return left > 0
 
 
-def _line(predictor: Predictor, rows: bytes, value: bytes) -> bytes:
-    """Build the format of a line after its seconds: milliseconds, id, trace, rows if not fixed, and every tensor."""
+def _line(predictor: Predictor, logged: LoggedInputs, *, is_one: bool) -> list[bytes | msgspec.Raw]:
+    """Return the parts of a line, some of which are filled in: joining parts takes half the time of formatting.
+
+    They are the time, the milliseconds with what all lines say, the id, text, the trace, and then text and values
+    in turn.
+    """
+    value = b"[\0]" if is_one else b"\0"
     inputs, outputs = (
-        b",".join(_literal(msgspec.json.encode(tensor.name)) + b":" + value for tensor in tensors)
-        for tensors in (predictor.schema.inputs, predictor.schema.outputs)
+        b",".join(msgspec.json.encode(name) + b":" + value for name in names)
+        for names in (logged.tensors, [tensor.name for tensor in predictor.schema.outputs])
     )
-    line = b'.%%03dZ",%b,"id":%%b,"trace":"%%b","rows":%b,"inputs":{%b},"outputs":{%b}}\n'
-    return line % (_about(predictor), rows, inputs, outputs)
+    rows, groups = b"1" if is_one else b"\0", b',"groups":\0' if logged.groups else b""
+    text = b'","rows":%b,"inputs":{%b}%b,"outputs":{%b}}\n' % (rows, inputs, groups, outputs)
+    first, *others = text.split(b"\0")
+    parts: list[bytes | msgspec.Raw] = [b"", b"", b"", b',"trace":"', b"", first]
+    for other in others:
+        parts += (b"", other)
+    return parts
 
 
 def _about(predictor: Predictor) -> bytes:
-    """Format the keys that name the model and the bundle."""
-    return _literal(msgspec.json.encode({"model": predictor.name, "bundle": predictor.digest})[1:-1])
+    """Return the keys that name the model and the bundle, as JSON without braces."""
+    return msgspec.json.encode({"model": predictor.name, "bundle": predictor.digest})[1:-1]
+
+
+def _about_records(logged: LoggedInputs, sample: float) -> bytes:
+    """Return the keys that say what of a request is not logged, as JSON after others."""
+    said: dict[str, float | tuple[str, ...]] = {}
+    if sample < 1:
+        said["sample"] = sample
+    if logged.withheld:
+        said["withheld"] = logged.withheld
+    return b"," + msgspec.json.encode(said)[1:-1] if said else b""
 
 
 def _literal(text: bytes) -> bytes:

@@ -173,6 +173,7 @@ async def _live(
                 pod=settings.pod,
                 metrics=metrics,
                 limits=limits,
+                policy=settings.log_policy,
             )
             log.start()
             # Everything loaded so far stays; exclude it from garbage collection.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.inference_logging import LOG_POLICY, LogPolicy
 from pipelines.serving.application import LARGEST_BODY
 from pipelines.serving.http_protocol import MOST_CONNECTIONS
 from pipelines.serving.predictor import MOST_ROWS
@@ -31,6 +32,7 @@ class ServerSettings:
         most_rows: row limit of a request (`MOST_ROWS`).
         most_connections: limit of open connections (`MOST_CONNECTIONS`; 512). It is less if the limit of open files is
             low.
+        log_policy: what the inference log holds (`LOG_POLICY`, as JSON; everything but what the bundle calls personal).
     """
 
     model: str
@@ -43,13 +45,14 @@ class ServerSettings:
     largest_body: int = LARGEST_BODY
     most_rows: int = MOST_ROWS
     most_connections: int = MOST_CONNECTIONS
+    log_policy: LogPolicy = field(default_factory=LogPolicy)
 
     @classmethod
     def from_environ(cls, model: str, bundle: str, environ: Mapping[str, str]) -> ServerSettings:
         """Read the settings of the server for `bundle` of `model`.
 
         Raises:
-            MlopsError: the digest or a number is not valid.
+            MlopsError: the digest, a number or the policy of the log is not valid.
         """
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", bundle):
             raise MlopsError(f"--bundle: expected sha256: and 64 hexadecimal digits, found {bundle!r}")
@@ -65,7 +68,20 @@ class ServerSettings:
             largest_body=int(_number(environ, "LARGEST_BODY", cls.largest_body, 1, 1 << 30)),
             most_rows=int(_number(environ, "MOST_ROWS", cls.most_rows, 1, 1 << 20)),
             most_connections=int(_number(environ, "MOST_CONNECTIONS", cls.most_connections, 1, 1 << 16)),
+            log_policy=_policy(environ.get(LOG_POLICY)),
         )
+
+
+def _policy(text: str | None) -> LogPolicy:
+    if not text:
+        return LogPolicy()
+    try:
+        return LogPolicy.model_validate_json(text)
+    except ValueError:
+        raise MlopsError(
+            f"the environment variable {LOG_POLICY}: expected a policy of the inference log as JSON, "
+            f"found {text[:80]!r}"
+        ) from None
 
 
 def _number(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model import IN_FLIGHT_METRIC
 from pipelines.declarations.project import Project
 from pipelines.targets.checking import check, guarded
 from pipelines.targets.cluster_roles import NAMESPACE_DEPLOY, NAMESPACES_DEPLOY, RIGHTS
@@ -44,8 +46,10 @@ _RUN_BY_AWS = "eks.amazonaws.com/"
 
 _INSTALL_ROLLOUTS = "install Argo Rollouts with its controller: https://argo-rollouts.readthedocs.io"
 _INSTALL_METRICS = "install the Kubernetes Metrics Server; autoscaling needs it"
-
-
+_INSTALL_ADAPTER = (
+    f"install an adapter that serves the pod metric {IN_FLIGHT_METRIC}, such as prometheus-adapter; a model.yaml sets "
+    "serving.replicas.concurrency"
+)
 _VERIFY_TARGETS = f"add the argument {VERIFY_TARGETS} to the Argo Rollouts controller, with the IAM rights for it"
 _INSTALL_AGENT = "install the EKS add-on eks-pod-identity-agent; without it pods have no credentials"
 _ENFORCE_POLICIES = 'enable network policies in the add-on vpc-cni: enableNetworkPolicy: "true"'
@@ -73,7 +77,9 @@ def check_cluster(project: Project, environments: Sequence[str]) -> Iterator[Fin
         yield check("Argo Rollouts: kinds", _INSTALL_ROLLOUTS, lambda: _has_rollouts(client))
         yield check("Argo Rollouts: running", _INSTALL_ROLLOUTS, lambda: _runs(client, ROLLOUTS_LABELS))
         yield check("Argo Rollouts: flags", _VERIFY_TARGETS, lambda: _verifies_targets(client))
-        yield check("metrics API", _INSTALL_METRICS, lambda: _serves_metrics(client))
+        yield check("metrics API", _INSTALL_METRICS, lambda: _serves_metrics(client, "metrics.k8s.io"))
+        if _scales_by_concurrency(project):
+            yield check("pod metrics", _INSTALL_ADAPTER, lambda: _serves_metrics(client, "custom.metrics.k8s.io"))
         yield check("Pod Identity agent", _INSTALL_AGENT, lambda: _has_agent(client))
         yield check("network policies", _ENFORCE_POLICIES, lambda: _enforces_policies(client))
         for environment in here:
@@ -215,11 +221,11 @@ def _is_auto_mode(client: Client) -> bool:
     return True
 
 
-def _serves_metrics(client: Client) -> tuple[bool, str]:
+def _serves_metrics(client: Client, group: str) -> tuple[bool, str]:
     from lightkube.core.exceptions import ApiError
     from lightkube.resources.apiregistration_v1 import APIService
 
-    name = "v1beta1.metrics.k8s.io"
+    name = f"v1beta1.{group}"
     try:
         service = client.get(APIService, name)
     except ApiError as error:
@@ -229,6 +235,17 @@ def _serves_metrics(client: Client) -> tuple[bool, str]:
     conditions = (service.status and service.status.conditions) or []
     ready = any(one.type == "Available" and one.status == "True" for one in conditions)
     return ready, f"{name} is {'available' if ready else 'registered, but not available'}"
+
+
+def _scales_by_concurrency(project: Project) -> bool:
+    """Return True if a model is scaled by its requests in flight. A model that is not valid is reported elsewhere."""
+    for name in project.model_names:
+        try:
+            if project.model(name).serving.replicas.concurrency is not None:
+                return True
+        except MlopsError:
+            continue
+    return False
 
 
 def _ingress_class(client: Client, name: str) -> tuple[bool, str]:

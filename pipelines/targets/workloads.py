@@ -10,7 +10,7 @@ from pipelines.cluster.jobs import run_job
 from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import care_name, model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -113,6 +113,31 @@ def run_model_monitor_job(target: Target, environment: str, model: str, log: Cal
             fix=f"pin images.training in Pulumi.{environment}.yaml, and deploy",
         )
     run_job(descriptor.namespace, model_monitor_name(model), variables={}, on_line=lambda line: log(f"| {line}"))
+
+
+def run_log_compaction(target: Target, environment: str, model: str, log: Callable[[str], None]) -> None:
+    """Compact the inference log of a model now.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        model: the model's name.
+        log: receives each line of the job's log.
+
+    Raises:
+        MlopsError: the model does not exist or is not released here, or the job failed.
+    """
+    project = target.project
+    project.model(model)
+    if project.release(model, environment).bundle is None:
+        raise MlopsError(f"{model} has no inference log job in {environment}: no bundle is released there")
+    descriptor = target.descriptor(environment)
+    if descriptor.images.training is None:
+        raise MlopsError(
+            f"{environment} pins no training image, in which the job runs",
+            fix=f"pin images.training in Pulumi.{environment}.yaml, and deploy",
+        )
+    run_job(descriptor.namespace, compaction_name(model), variables={}, on_line=lambda line: log(f"| {line}"))
 
 
 def change_table(

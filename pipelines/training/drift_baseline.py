@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.declarations.baseline import MOST_CATEGORIES, Baseline, Categorical, Numeric, category
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Contract
+from pipelines.declarations.inference_logging import lists_groups
 from pipelines.declarations.model import Model
 from pipelines.training.evaluate import Predictions
 from pipelines.training.rounding import rounded
@@ -22,6 +24,9 @@ BINS = 10
 def describe_baseline(model: Model, contract: Contract, features: pd.DataFrame, predictions: Predictions) -> Baseline:
     """Describe the distribution of the features and of the predictions.
 
+    A personal feature is left out unless its values are groups: requests are logged without it, and the extremes of a
+    distribution are values of single people.
+
     Args:
         model: the declaration.
         contract: decides which features are categorical: text, booleans, and columns with listed values.
@@ -31,6 +36,8 @@ def describe_baseline(model: Model, contract: Contract, features: pd.DataFrame, 
     described: dict[str, Numeric | Categorical] = {}
     for name in model.features:
         column = contract.columns[name]
+        if is_personal(column) and not lists_groups(column):
+            continue
         values = features[name].to_numpy()
         if column.logical_type == "string":
             described[name] = describe_categories(

@@ -16,7 +16,8 @@ from pipelines.declarations.bundle import (
     Tensor,
     TensorSpec,
 )
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.classification import is_personal
+from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model, Task
@@ -102,6 +103,7 @@ def _column(contract: Contract, name: str) -> RequestColumn:
         # Booleans are numbers in a tensor.
         values=(0, 1) if column.logical_type == "boolean" and column.valid_values is None else column.valid_values,
         nullable=not column.required,
+        personal=is_personal(column),
     )
 
 
@@ -252,15 +254,66 @@ def _close(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], span: fl
     return bool((found == expected).all())
 
 
-def golden_predictions(schema: RequestSchema, answers: HoldoutAnswers) -> GoldenPredictions:
-    """Make golden predictions of the first rows of the holdout and the ONNX model's answers."""
+def golden_predictions(schema: RequestSchema, contract: Contract, graph: OnnxGraph, answers: HoldoutAnswers) -> (
+    GoldenPredictions
+):  # fmt: skip
+    """Make golden predictions of the first rows of the holdout, with invented values in personal columns.
+
+    Args:
+        schema: the request schema.
+        contract: contract of the dataset.
+        graph: the ONNX export.
+        answers: its answers to the holdout.
+
+    Raises:
+        MlopsError: the ONNX model fails on the invented values.
+    """
     rows = min(GOLDEN_ROWS, len(answers.predicted))
+    tensors = {tensor.name: answers.tensors[tensor.name][:rows].copy() for tensor in schema.inputs}
+    outputs = {tensor.name: answers.outputs[tensor.name][:rows] for tensor in schema.outputs}
+    if any(column.personal for tensor in schema.inputs for column in tensor.columns):
+        for tensor in schema.inputs:
+            for at, column in enumerate(tensor.columns):
+                if column.personal:
+                    tensors[tensor.name][:, at] = invented_values(contract.columns[column.name], rows)
+        outputs = _run(load_graph(graph), graph, tensors)
     return GoldenPredictions(
-        inputs=tuple(_input(t, answers.tensors[t.name][:rows]) for t in schema.inputs),
-        outputs=tuple(_tensor(t.name, t.datatype, answers.outputs[t.name][:rows]) for t in schema.outputs),
+        inputs=tuple(_input(t, tensors[t.name]) for t in schema.inputs),
+        outputs=tuple(_tensor(t.name, t.datatype, outputs[t.name]) for t in schema.outputs),
         absolute_tolerance=1e-5,
         relative_tolerance=TOLERANCE,
     )
+
+
+def invented_values(column: Column, rows: int) -> list[Any]:
+    """Return values that the contract allows and that are nobody's: listed ones in turn, or some within the bounds.
+
+    Text without a list is missing if it may be, and the word `invented` otherwise.
+    """
+    listed = (0, 1) if column.logical_type == "boolean" and column.valid_values is None else column.valid_values
+    if listed:
+        return [listed[row % len(listed)] for row in range(rows)]
+    if column.logical_type == "string":
+        return ["invented" if column.required else ""] * rows
+    low, high = _bounds(column)
+    if low is None:
+        low = 0.0 if high is None else high - rows - 1
+    if high is None:
+        high = low + rows + 1
+    steps = [low + (high - low) * (row + 1) / (rows + 1) for row in range(rows)]
+    return [float(round(step)) for step in steps] if column.logical_type == "integer" else steps
+
+
+def _bounds(column: Column) -> tuple[float | None, float | None]:
+    """Return the least and the greatest number that a column may have; for other numbers than integers, about that."""
+    options, one = column.options, 1.0 if column.logical_type == "integer" else 0.0
+    least = _numbers((options.minimum, 0.0), (options.exclusive_minimum, one))
+    greatest = _numbers((options.maximum, 0.0), (options.exclusive_maximum, -one))
+    return max(least, default=None), min(greatest, default=None)
+
+
+def _numbers(*bounds: tuple[Any, float]) -> list[float]:
+    return [float(bound) + inside for bound, inside in bounds if isinstance(bound, int | float)]
 
 
 def _input(schema: InputTensor, values: np.ndarray[Any, Any]) -> Tensor:

@@ -200,7 +200,7 @@ def make_bundle(
             describe_baseline(model, contract, features_of(rows, model, contract), predictions).model_dump(mode="json")
         ),
         "evaluation.json": canonical_json(evaluation.model_dump(mode="json")),
-        "golden.json": canonical_json(golden_predictions(schema, answers).model_dump(mode="json")),
+        "golden.json": canonical_json(golden_predictions(schema, contract, graph, answers).model_dump(mode="json")),
         "card.md": write_card(model, contract, version, evaluation).encode(),
     }
     manifest = Bundle(

@@ -19,6 +19,7 @@ from pipelines.declarations.canary_settings import CanarySettings
 from pipelines.declarations.contract import Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
 from pipelines.declarations.sql_types import PLAIN_TYPES
@@ -62,7 +63,7 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
     jobs = {f"{job}-{DATASET}" for job in ("ingest", "care", "monitor")}
-    jobs |= {f"{job}-{MODEL}" for job in ("train", "observe", "predict")}
+    jobs |= {f"{job}-{MODEL}" for job in ("train", "observe", "compact", "predict")}
     assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
@@ -70,8 +71,8 @@ def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Rec
 def test_later_environments_only_monitor_their_models_and_predict_with_them(
     graphs: dict[str, Recording], environment: str
 ) -> None:
-    assert set(graphs[environment].of_type(CRON_JOB)) == {f"observe-{MODEL}", f"predict-{MODEL}"}
-    roles = {f"serve-{MODEL}", f"check-{MODEL}", f"observe-{MODEL}", f"predict-{MODEL}"}
+    assert set(graphs[environment].of_type(CRON_JOB)) == {f"{job}-{MODEL}" for job in ("observe", "compact", "predict")}
+    roles = {f"{job}-{MODEL}" for job in ("serve", "check", "observe", "compact", "predict")}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == roles
 
 
@@ -372,6 +373,7 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],
+        f"compact-{MODEL}": ["python", "-m", "pipelines.monitoring", "compact", MODEL],
         f"predict-{MODEL}": ["python", "-m", "pipelines.prediction", MODEL],
     }
 
@@ -412,6 +414,8 @@ def test_an_endpoint_runs_and_names_the_released_bundle(graph: Recording) -> Non
     env = {variable["name"]: variable for variable in container["env"]}
     assert env["HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
     assert (env["PORT"]["value"], env["OMP_NUM_THREADS"]["value"]) == ("8080", "1")
+    policy = LogPolicy.model_validate_json(env["LOG_POLICY"]["value"])
+    assert policy == LogPolicy(sample=1.0, withheld=("sex",), groups=("sex",))
     assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
 
 
@@ -430,6 +434,20 @@ def test_traffic_shifts_between_two_services_in_the_configured_steps(graph: Reco
     backend = ingress.at("spec", "rules", 0, "http", "paths", 0, "backend", "service")
     assert backend == {"name": routing["rootService"], "port": {"name": "use-annotation"}}
     assert ingress.at("spec", "ingressClassName") == "alb"
+
+
+def test_concurrency_adds_a_metric_of_pods_to_cpu_time(tmp_path: Path) -> None:
+    replicas = {"minimum": 2, "maximum": 9, "concurrency": 8}
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
+    edit(project / "models" / MODEL / "model.yaml", "serving", "replicas", value=replicas)
+    cpu, in_flight = (
+        record(project, "dev").one("kubernetes:autoscaling/v2:HorizontalPodAutoscaler", MODEL).at("spec", "metrics")
+    )
+    assert cpu["resource"]["name"] == "cpu"
+    assert in_flight["pods"] == {
+        "metric": {"name": "inference_requests_in_flight"},
+        "target": {"type": "AverageValue", "averageValue": "8"},
+    }
 
 
 def checks_of(graph: Recording) -> dict[str, tuple[dict[str, Any], CanarySettings]]:

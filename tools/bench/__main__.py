@@ -29,6 +29,7 @@ PARTS = {
     "data_versions": "Versions of data",
     "lineage": "Lineage",
     "serving": "Serving",
+    "inference_log": "The inference log",
     "mutation": "Mutation",
 }
 """Module → heading on the page, in order."""

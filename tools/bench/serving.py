@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ ROUNDS = 7
 SECONDS = 1.0
 CONNECTIONS = (1, 32)
 
+SERVER = ("-m", "pipelines.serving")
 LOWEST_SHARE = 0.7
 LOWEST_RATIO = {1: 8.0, 32: 12.0}
 """Connections → how many times MLServer's rate."""
@@ -174,14 +175,24 @@ def golden_row(golden: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def our_server(manifest: Bundle, files: dict[str, bytes], core: int, folder: Path) -> Iterator[Server]:
-    """Start our server with an emulated AWS account in another process."""
+def our_server(
+    manifest: Bundle, files: dict[str, bytes], core: int, folder: Path, program: Sequence[str] = SERVER, **environ: str
+) -> Iterator[Server]:
+    """Start our server with an emulated AWS account in another process.
+
+    Args:
+        manifest, files: the bundle.
+        core: the core that it runs on.
+        folder: receives logs.
+        program: arguments of Python that start the server.
+        environ: further environment variables.
+    """
     from pipelines.registry import bundles, evidence
     from tests.signing_environments import GATES, example_build, make_signing_environment
 
-    with account(folder) as environ:
+    with account(folder) as credentials:
         saved = dict(os.environ)
-        os.environ.update(environ)
+        os.environ.update(credentials)
         try:
             descriptor = make_signing_environment()
             bundles.push(descriptor, manifest, files)
@@ -189,9 +200,9 @@ def our_server(manifest: Bundle, files: dict[str, bytes], core: int, folder: Pat
         finally:
             os.environ.clear()
             os.environ.update(saved)
-        arguments = ["-m", "pipelines.serving", "--model", manifest.model, "--bundle", manifest.digest]
+        arguments = [*program, "--model", manifest.model, "--bundle", manifest.digest]
         described = {"MLOPS_ENVIRONMENT": descriptor.model_dump_json(by_alias=True), "DRAIN_SECONDS": "0"}
-        with serving([sys.executable, *arguments], core, folder, {**environ, **described}) as server:
+        with serving([sys.executable, *arguments], core, folder, {**credentials, **described, **environ}) as server:
             yield server
 
 

@@ -146,6 +146,18 @@ def test_a_model_that_does_not_match_its_contract_or_task_is_rejected(
         project.model("diabetes-progression")
 
 
+def test_a_protected_attribute_that_is_personal_must_have_listed_groups(project: Project) -> None:
+    """Its groups appear in evaluations, model cards and reports."""
+    contract = project.contract_file("diabetes-patients")
+    text = contract.read_text()
+    assert "validValues: [1, 2]" in text
+    contract.write_text(text.replace("validValues: [1, 2]", f"validValues: {list(range(1, 52))}"))
+    with pytest.raises(DeclarationError, match=r"protected\[0\]: expected a column whose contract lists at most 50"):
+        project.model("diabetes-progression")
+    contract.write_text(text.replace("classification: protected", "classification: internal"))
+    assert project.model("diabetes-progression").protected == ("sex",)
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

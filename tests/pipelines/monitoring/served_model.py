@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -164,9 +164,10 @@ class Traffic:
         plan: str = "",
         ids: Sequence[str] = (),
         rows_each: int = 1,
+        edit: Callable[[dict[str, Any]], None] = lambda record: None,
         **change: float,
     ) -> list[str]:
-        """Log requests within the minute after a time; return their ids."""
+        """Log requests within the minute after a time; return their ids. `edit` changes each record."""
         people = draw(self.rng, rows, **change)
         lines, made = [], []
         for start in range(0, rows, rows_each):
@@ -195,6 +196,7 @@ class Traffic:
                     "probabilities": [[1 - people.probability[index], people.probability[index]] for index in chosen],
                 },
             }  # fmt: skip
+            edit(record)
             lines.append(json.dumps(record))
             self.known += [(id_, int(people.truth[i]), str(people.columns["region"][i])) for i in chosen]
         self.put(at, "\n".join(lines) + "\n")
@@ -216,13 +218,13 @@ class Traffic:
         key = f"inference/departures/{at:%Y/%m/%d/%H}/pod-{self.objects}.jsonl"
         boto3.client("s3").put_object(Bucket=self.environment.logs_bucket, Key=key, Body=text.encode())
 
-    def latencies(self, buckets: Sequence[int], at: datetime = NOW - timedelta(hours=3)) -> None:
-        """Write a count with the latencies of requests."""
+    def latencies(self, buckets: Sequence[int], at: datetime = NOW - timedelta(hours=3), lost: int = 0) -> None:
+        """Write a count with the latencies of requests, and the number of lost records."""
         self.objects += 1
         time = int(at.timestamp() * 1000)
         name = f"{time}-{time}-{sum(buckets)}-0-{DIGEST[7:]}-p-{self.objects}.json"
         key = f"inference/departures/counts/{at:%Y/%m/%d}/{name}"
-        body = json.dumps({"latencies": list(buckets)}).encode()
+        body = json.dumps({"latencies": list(buckets), "lost": lost}).encode()
         boto3.client("s3").put_object(Bucket=self.environment.logs_bucket, Key=key, Body=body)
 
 

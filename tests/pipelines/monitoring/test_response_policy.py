@@ -104,6 +104,12 @@ def test_drift_rolls_back_with_a_second_key(second: str) -> None:
     assert response(found) == "roll-back"
 
 
+def test_lost_records_ask_and_are_no_second_key() -> None:
+    assert response(decided(report(0, "traffic"), by=policy())) == "ask"
+    found = decided(report(0, "traffic", "estimated-accuracy"), by=policy(estimated_accuracy="roll-back"))
+    assert response(found) == "ask"
+
+
 def test_a_rollback_names_the_bundle_the_checks_and_the_report() -> None:
     found = decide([report(0, "errors", "accuracy")], ModelResponses(hysteresis=AT_ONCE), START + DAY, [], report="r1")
     assert found is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.application import Application
 from pipelines.serving.inference_log import InferenceLog, Limits
 from pipelines.serving.predictor import Predictor
@@ -44,14 +45,16 @@ class Served:
         return [json.loads(line) for content in logs for line in content.splitlines()]
 
 
-def served(bundle: MadeBundle, **options: Any) -> Served:
+def served(bundle: MadeBundle, *, policy: LogPolicy | None = None, **options: Any) -> Served:
     """Serve a bundle with an inference log that writes to memory when closed."""
     metrics = RequestMetrics(NAME, bundle.digest)
     application = Application(NAME, bundle.digest, metrics, **options)
     predictor = Predictor(bundle.manifest, bundle.files, most_rows=100)
     written: dict[str, bytes] = {}
     limits = Limits(seconds=3600, first_pause=0.001, longest_pause=0.002, closing_seconds=5)
-    log = InferenceLog(written.__setitem__, predictor=predictor, pod="pod", metrics=metrics, limits=limits)
+    log = InferenceLog(
+        written.__setitem__, predictor=predictor, pod="pod", metrics=metrics, limits=limits, policy=policy
+    )
     log.start()
     application.serve(predictor, log)
     return Served(bundle, application, predictor, metrics, log, written)

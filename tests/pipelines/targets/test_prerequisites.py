@@ -21,6 +21,7 @@ from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KI
 from pipelines.targets.cluster_roles import RIGHTS
 from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools, is_aws
 from pipelines.targets.target import Finding
+from tests.infra.recording import edit
 from tests.pipelines.targets import fake_cluster
 from tests.pipelines.targets.fake_cluster import FakeCluster
 from tests.sample_project import copy_as_forked
@@ -96,6 +97,17 @@ def test_a_missing_object_is_found(project: Project, cluster: FakeCluster, path:
 def test_a_metrics_api_without_a_server_is_found(project: Project, cluster: FakeCluster) -> None:
     cluster.objects[fake_cluster.METRICS]["status"]["conditions"][0]["status"] = "False"
     assert of(check_cluster(project, ENVIRONMENTS), "metrics API").found.endswith("registered, but not available")
+
+
+def test_pod_metrics_are_needed_only_if_a_model_is_scaled_by_them(project: Project, cluster: FakeCluster) -> None:
+    assert not [one for one in check_cluster(project, ENVIRONMENTS) if one.name == "pod metrics"]
+    edit(project.model_file(project.model_names[0]), "serving", "replicas", "concurrency", value=8)
+    found = of(check_cluster(project, ENVIRONMENTS), "pod metrics")
+    assert (found.ok, found.found) == (False, "v1beta1.custom.metrics.k8s.io is not registered")
+    assert "inference_requests_in_flight" in found.fix
+    served = cluster.objects[fake_cluster.METRICS]
+    cluster.objects[fake_cluster.METRICS.replace("v1beta1.", "v1beta1.custom.")] = served
+    assert of(check_cluster(project, ENVIRONMENTS), "pod metrics").ok
 
 
 def test_the_controllers_of_eks_auto_mode_need_no_deployment(project: Project, cluster: FakeCluster) -> None:

@@ -90,6 +90,25 @@ def test_a_slice_without_rows_has_no_metrics(tmp_path: Path) -> None:
     assert (found.slices["north"].rows, found.slices["north"].metrics) == (0, {})
 
 
+def test_the_baseline_leaves_out_a_personal_feature_whose_values_are_not_listed(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    model, contract = project.model(MODEL), project.contract(DATASET)
+    features = pd.DataFrame({"income": [1.0] * 6, "age": [20.0] * 6, "member": [1.0] * 6, "region": ["north"] * 6})
+    assert contract.columns["region"].valid_values is not None
+
+    def described(*personal: str) -> list[str]:
+        columns = [
+            column.model_copy(update={"classification": "confidential"}) if name in personal else column
+            for name, column in contract.columns.items()
+        ]
+        table = contract.tables[0].model_copy(update={"properties": tuple(columns)})
+        changed = contract.model_copy(update={"tables": (table,)})
+        return sorted(describe_baseline(model, changed, features, predictions([True] * 6)).features)
+
+    assert described() == ["age", "income", "member", "region"]
+    assert described("age", "member", "region") == ["income", "member", "region"]
+
+
 def test_the_baseline_counts_every_row_once(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     model, contract = project.model(MODEL), project.contract(DATASET)

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
 from pipelines.training import TrainedModel
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import answer_holdout, golden_predictions, load_graph, request_schema
+from pipelines.training.package import answer_holdout, golden_predictions, invented_values, load_graph, request_schema
 from pipelines.training.rows import features_of
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.pipelines.training.models import linear, make_model
@@ -163,12 +163,52 @@ def test_golden_predictions_are_made_for_holdout_rows(declared: tuple[Model, Con
     graph = check_graph(linear(WEIGHTS))
     rows = features_of(make_rows(), *declared)
     answers = answer_holdout("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows, ())
-    golden = golden_predictions(request_schema(*declared, graph), answers)
+    golden = golden_predictions(request_schema(*declared, graph), declared[1], graph, answers)
     (asked,), (said,) = golden.inputs, golden.outputs
     assert (asked.name, asked.shape, said.shape) == ("features", (5, 2), (5, 1))
     assert list(asked.data) == rows.to_numpy()[:5].ravel().tolist()
     (again,) = load_graph(graph).run({"features": np.array(asked.data, np.float32).reshape(asked.shape)})
     assert again.ravel().tolist() == list(said.data)
+
+
+def test_golden_predictions_have_no_personal_value(tmp_path: Path) -> None:
+    project = make_project(tmp_path, task="regression", target="income", features=["age", "loan_id"], gates=GATES)
+    document = contract_document()
+    age = next(column for column in document["schema"][0]["properties"] if column["name"] == "age")
+    age |= {"classification": "confidential", "logicalTypeOptions": {"minimum": 18, "exclusiveMaximum": 30}}
+    (project.root / "data-contracts" / f"{DATASET}.odcs.yaml").write_text(yaml.safe_dump(document))
+    model, contract = project.model(MODEL), project.contract(DATASET)
+    graph = check_graph(linear(WEIGHTS))
+    rows = features_of(make_rows(), model, contract)
+    rows["age"] = 77.0
+    schema = request_schema(model, contract, graph)
+    assert [column.personal for column in schema.inputs[0].columns] == [True, False]
+    answers = answer_holdout("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows, ())
+    golden = golden_predictions(schema, contract, graph, answers)
+    asked = np.array(golden.inputs[0].data).reshape(5, 2)
+    assert asked[:, 1].tolist() == rows["loan_id"][:5].tolist()
+    assert asked[:, 0].tolist() == [20.0, 22.0, 24.0, 25.0, 27.0]
+    assert list(golden.outputs[0].data) == pytest.approx((asked @ WEIGHTS).tolist())
+    files = {"model.onnx": graph.content, "schema.json": schema.model_dump_json().encode()}
+    Predictor(linear_bundle().manifest, files).check_golden(golden)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"logicalType": "string", "enum": [{"value": "a"}, {"value": "b"}]}, ["a", "b", "a"]),
+        ({"logicalType": "string"}, ["", "", ""]),
+        ({"logicalType": "string", "required": True}, ["invented"] * 3),
+        ({"logicalType": "boolean"}, [0, 1, 0]),
+        ({"logicalType": "number"}, [1.0, 2.0, 3.0]),
+        ({"logicalType": "integer", "logicalTypeOptions": {"exclusiveMinimum": 0, "maximum": 1}}, [1.0] * 3),
+        ({"logicalType": "number", "logicalTypeOptions": {"maximum": -4}}, [-7.0, -6.0, -5.0]),
+        ({"logicalType": "number", "logicalTypeOptions": {"minimum": 0, "maximum": 1}}, [0.25, 0.5, 0.75]),
+    ],
+)
+def test_invented_values_keep_the_contract(changes: dict[str, Any], expected: list[Any]) -> None:
+    kept = Column.model_validate_json(json.dumps({"name": "x", **changes}))
+    assert invented_values(kept, 3) == expected
 
 
 def test_features_have_the_precision_of_requests(tmp_path: Path) -> None:
@@ -213,7 +253,8 @@ def test_missing_text_with_listed_values_goes_from_the_contract_to_an_answer(tmp
     features["member"] = features["member"].fillna(0.0)
     trained = TrainedModel(lambda frame: frame["member"].to_numpy(), exported)
     schema = request_schema(model, contract, graph)
-    golden = golden_predictions(schema, answer_holdout("regression", trained, graph, features, ("region",)))
+    answers = answer_holdout("regression", trained, graph, features, ("region",))
+    golden = golden_predictions(schema, contract, graph, answers)
     sent = {tensor.name: list(tensor.data) for tensor in golden.inputs}
     assert sent["region"] == ["north", None, "south", None, "north"]
 

@@ -1,0 +1,88 @@
+"""What the inference log holds: `serving.inference_log` in `model.yaml`, and what the contract's classification leaves.
+
+See docs/decisions/0042-keep-personal-data-out-of-the-inference-log.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from pipelines.declarations.classification import is_personal
+from pipelines.declarations.contract import Column, Contract
+from pipelines.declarations.documents import Declaration
+from pipelines.declarations.names import ColumnName
+
+if TYPE_CHECKING:
+    from pipelines.declarations.model import Model
+
+MOST_GROUPS = 50
+"""Listed values of a column whose rows still count as groups of people."""
+
+NULL_GROUP = "null"
+"""Group of a row without a value."""
+
+LOG_POLICY = "LOG_POLICY"
+"""Environment variable of a serving pod: its `LogPolicy` as JSON."""
+
+SampleShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class InferenceLogging(Declaration):
+    """What the inference log of a model keeps.
+
+    Attributes:
+        sample: share of the answered requests whose inputs and predictions are logged, chosen by their ids. Errors and
+            counts are always kept.
+    """
+
+    sample: SampleShare = 1.0
+
+
+class LogPolicy(Declaration):
+    """What a server writes to the inference log.
+
+    Attributes:
+        sample: share of the answered requests that are logged.
+        withheld: columns whose values are never logged.
+        groups: withheld features of which the group of each row is logged, because the model's fairness is monitored.
+    """
+
+    sample: SampleShare = 1.0
+    withheld: tuple[ColumnName, ...] = ()
+    groups: tuple[ColumnName, ...] = ()
+
+
+def log_policy(model: Model, contract: Contract) -> LogPolicy:
+    """Return what the servers of a model log, by its declaration and the contract of its dataset.
+
+    A personal column is withheld. The group is kept only of a feature that has a bound on fairness and whose values the
+    contract lists.
+    """
+    withheld = tuple(sorted(name for name, column in contract.columns.items() if is_personal(column)))
+    bounded = {bound.attribute for bound in model.gates.fairness}
+    groups = (name for name in withheld if name in bounded and name in model.features)
+    return LogPolicy(
+        sample=model.serving.inference_log.sample,
+        withheld=withheld,
+        groups=tuple(name for name in groups if lists_groups(contract.columns[name])),
+    )
+
+
+def lists_groups(column: Column) -> bool:
+    """Return True if the contract lists the values of a column, and they are few enough to be groups."""
+    if column.valid_values is None:
+        return column.logical_type == "boolean"
+    return len(column.valid_values) <= MOST_GROUPS
+
+
+def is_sampled(request_id: bytes, sample: float) -> bool:
+    """Return True if a request belongs to the sample; the same id always gives the same answer.
+
+    Args:
+        request_id: id of the request, as JSON.
+        sample: share of the requests in the sample.
+    """
+    return int.from_bytes(hashlib.blake2b(request_id, digest_size=8).digest()) < sample * 2**64
