@@ -104,16 +104,17 @@ format: setup ## Format the code and fix what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# The peers are measured in an environment of their own: their pins are not ours.
-BENCH := $(VENV)/bench
-$(BENCH)/.installed: $(INSTALLED) requirements/bench.txt
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
-	@$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --require-hashes -r requirements/bench.txt
+# The peers are measured in separate environments: their pins are neither ours nor each other's.
+BENCHES := bench bench-contracts bench-drift
+PEERS := $(BENCHES:%=$(VENV)/%/.installed)
+$(PEERS): $(VENV)/%/.installed: requirements/%.txt $(INSTALLED)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/$*
+	@$(BIN)/uv pip install --quiet --python $(VENV)/$*/bin/python --require-hashes -r requirements/$*.txt
 	@touch $@
 
 .PHONY: bench
-bench: setup $(BENCH)/.installed ## Measure, side by side with the peers; writes docs/benchmarks.md
-	@$(BIN)/python -m tools.bench
+bench: setup $(PEERS) ## Measure beside the peers, into docs/benchmarks.md; PART=serving selects
+	@$(BIN)/python -m tools.bench $(PART)
 
 .PHONY: simulate
 simulate: setup ## Measure the error rates of the monitors; writes build/simulations.json
@@ -131,6 +132,9 @@ lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes 
 	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in $$(test $$group = requirements/pipelines && echo requirements/serving.in) -o $$group.txt; \
 	done
 	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
+	@for peers in bench-contracts bench-drift; do \
+	  $(COMPILE) $(UPGRADE) --generate-hashes --no-annotate requirements/$$peers.in -o requirements/$$peers.txt; \
+	done
 
 .PHONY: clean
 clean: ## Remove .venv and everything the laptop left

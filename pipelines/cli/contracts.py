@@ -135,11 +135,13 @@ def _check_files(
 
 
 def _table_reader(descriptor: EnvironmentDescriptor | None) -> ReadTable | None:
+    if descriptor is None:
+        return None
     from functools import partial
 
     from pipelines.data.catalog import read_columns
 
-    return partial(read_columns, descriptor) if descriptor is not None else None
+    return partial(read_columns, descriptor)
 
 
 def _check_version(declared: Contract, descriptor: EnvironmentDescriptor, version: str) -> FileReport:

@@ -67,6 +67,12 @@ LONGEST_ROW = 128 << 10
 LARGEST_TEXT = 16 << 30
 """Size limit of all texts of a Parquet file, in bytes. A few kilobytes can hold one long text a million times."""
 
+MOST_FLAGS, FLAGS_PER_ROW = 64 << 20, 8
+"""Integers that are unique are counted by flags if they need at most so many bytes, in all and for each row."""
+
+MOST_SUSPECTS = 100_000
+"""Rows that break a rule up to which a report copies them, to look at them again for each rule."""
+
 REASONS = "_reasons"
 EXISTING = "existing_keys"
 OTHER = "other_table"
@@ -500,28 +506,33 @@ def _one(connection: Any, query: str) -> int:
 
 
 def _find_bad_rows(connection: Any, batch: Batch, contract: Contract, most: int) -> int:
-    """Create the table `bad` in one pass: rows that break a row rule, with all reasons. Return their number.
+    """Create the table `bad`: rows that break a row rule, with all reasons. Return their number.
 
     If there are more than `most`, it holds `most + 1` of them.
     """
     every = row_rules(contract, batch)
-    problems = quote(PROBLEMS)
-    broken = (
-        " OR ".join(filter(None, (rule.broken if rule.suspect is None else rule.suspect for rule in every))) or "false"
-    )
-    if batch.text:
-        broken = f"len({problems}) > 0 OR {broken}"
+    broken, problems = _any_broken(every, batch), quote(PROBLEMS)
     reasons = _reasons_of(every)
     if batch.text:
         # A malformed row has no values, so only that is reported.
         reasons = f"CASE WHEN {problems}[1].column = '' THEN {problems} ELSE list_concat({problems}, {reasons}) END"
     found = ", ".join(f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" for name in contract.columns)
+    # DuckDB computes in vectors. Two steps fill them with bad rows, which are few among the others.
+    _run(connection, f"CREATE TEMP TABLE suspects AS SELECT * FROM typed WHERE {broken} LIMIT {most + 1}")
     _run(
         connection,
-        f"CREATE TEMP TABLE bad AS SELECT {quote(ROW)}, {found}, {reasons} AS {quote(REASONS)} "
-        f"FROM typed WHERE {broken} LIMIT {most + 1}",
+        f"CREATE TEMP TABLE bad AS SELECT {quote(ROW)}, {found}, {reasons} AS {quote(REASONS)} FROM suspects",
     )
+    _run(connection, "DROP TABLE suspects")
     return _one(connection, "SELECT count(*) FROM bad")
+
+
+def _any_broken(every: list[RowRule], batch: Batch) -> str:
+    """Write the condition of the rows that break any of the rules."""
+    broken = " OR ".join(filter(None, (rule.broken if rule.suspect is None else rule.suspect for rule in every)))
+    if batch.text:
+        return " OR ".join(filter(None, (f"len({quote(PROBLEMS)}) > 0", broken)))
+    return broken or "false"
 
 
 def _too_many(
@@ -596,8 +607,13 @@ def _reason(column: str, rule: str, expected: str, found: str) -> str:
 
 
 def _find_repeated_values(connection: Any, number: int, group: UniqueGroup) -> int:
-    """Create the table `repeated_<number>`: values that several rows have. Return the number of their later rows."""
+    """Return the number of rows whose value an earlier row has.
+
+    If there are any, the table `repeated_<number>` has these values.
+    """
     values = [value_of(name) for name in group.columns]
+    if len(values) == 1 and _are_distinct_integers(connection, values[0]):
+        return 0
     columns = ", ".join(values)
     there = " AND ".join(f"{value} IS NOT NULL" for value in values)
     _run(
@@ -606,6 +622,23 @@ def _find_repeated_values(connection: Any, number: int, group: UniqueGroup) -> i
         f"GROUP BY {columns} HAVING count(*) > 1",
     )
     return _one(connection, f"SELECT coalesce(sum(n - 1), 0) FROM repeated_{number}")
+
+
+def _are_distinct_integers(connection: Any, value: str) -> bool:
+    """Return True if the values of a column are integers close to each other, no two of them equal.
+
+    One flag for each possible value takes less time and memory than a table of all values.
+    """
+    import numpy as np
+
+    low, high, count = _run(connection, f"SELECT min({value}), max({value}), count({value}) FROM typed")[0]
+    if type(low) is not int or high - low >= min(MOST_FLAGS, FLAGS_PER_ROW * count):
+        return False
+    flags = np.zeros(high - low + 1, dtype=np.bool_)
+    places = connection.sql(f"SELECT CAST({value} AS BIGINT) - ({low}) FROM typed WHERE {value} IS NOT NULL")
+    for some in places.to_arrow_reader(STREAMED_ROWS):
+        flags[np.from_dlpack(some.column(0))] = True  # to_numpy would import pandas
+    return bool(np.count_nonzero(flags) == count)
 
 
 def _find_repeated(connection: Any, number: int, group: UniqueGroup) -> int:
@@ -758,11 +791,19 @@ def _row_results(connection: Any, batch: Batch, contract: Contract) -> Iterator[
         every = [(name, rule, expected, f"{whole}({broken})") for name, rule, expected, broken in every]
         every.insert(0, ("", "format", "a row in the format of the file", f"{column} = ''"))
         every.insert(1, ("", "type", "values of the types of their columns", f"{column} <> ''"))
+    if not every:
+        return
+    # The others are not looked at for each rule, unless very many rows break one.
+    broken = _any_broken(row_rules(contract, batch), batch)
+    _run(connection, f"CREATE TEMP TABLE suspects AS SELECT * FROM typed WHERE {broken} LIMIT {MOST_SUSPECTS + 1}")
+    source = "suspects" if _one(connection, "SELECT count(*) FROM suspects") <= MOST_SUSPECTS else "typed"
     counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for *_, condition in every)
-    numbers = _run(connection, f"SELECT {counts} FROM typed")[0] if every else ()
+    numbers = _run(connection, f"SELECT {counts} FROM {source}")[0]
     for (name, rule, expected, condition), number in zip(every, numbers, strict=True):
-        rows, keys = _examples(connection, contract, f"SELECT * FROM typed WHERE {condition}") if number else ((), ())
+        query = f"SELECT * FROM {source} WHERE {condition}"
+        rows, keys = _examples(connection, contract, query) if number else ((), ())
         yield RuleResult(name, rule, expected, int(number), rows=rows, keys=keys)
+    _run(connection, "DROP TABLE suspects")
 
 
 def _unique_results(connection: Any, contract: Contract) -> Iterator[RuleResult]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.printable import printable
@@ -20,8 +20,7 @@ KINDS: tuple[Kind, ...] = ("contract", "column", "file", "version", "bundle", "i
 """Kinds of nodes, in the direction of the data."""
 
 
-@dataclass(frozen=True, order=True)
-class LineageNode:
+class LineageNode(NamedTuple):
     """Something that data flows through.
 
     Attributes:
@@ -85,9 +84,10 @@ class LineageGraph:
         """
         kept = set(nodes)
         made = LineageGraph(live=self.live)
+        bridges = _bridges(self.edges, kept)
         for node in sorted(kept):
             made.add(node, self.notes.get(node, ""))
-            for target in _bridged(self.edges, node, kept):
+            for target in bridges[node]:
                 made.connect(node, target)
         return made
 
@@ -103,20 +103,26 @@ def _reachable(edges: dict[LineageNode, set[LineageNode]], start: LineageNode) -
     return found
 
 
-def _bridged(
-    edges: dict[LineageNode, set[LineageNode]], start: LineageNode, kept: set[LineageNode]
-) -> set[LineageNode]:
-    """Return the first kept nodes on each way from a node."""
-    found: set[LineageNode] = set()
-    seen: set[LineageNode] = set()
-    waiting = [start]
+def _bridges(
+    edges: dict[LineageNode, set[LineageNode]], kept: set[LineageNode]
+) -> dict[LineageNode, frozenset[LineageNode]]:
+    """Return the first kept nodes on each way from each node that is left out or kept.
+
+    Each node is looked at once, after those that it leads to. Data does not flow in circles.
+    """
+    found: dict[LineageNode, frozenset[LineageNode]] = {}
+    waiting: list[tuple[LineageNode, bool]] = [(node, False) for node in kept]
+    entered: set[LineageNode] = set()
     while waiting:
-        for node in edges.get(waiting.pop(), ()):
-            if node in kept:
-                found.add(node)
-            elif node not in seen:
-                seen.add(node)
-                waiting.append(node)
+        node, is_left = waiting.pop()
+        if is_left:
+            parts = [frozenset((t,)) if t in kept else found.get(t, frozenset()) for t in edges.get(node, ())]
+            # One way only is the usual case: a version in a chain shares the set of the next one.
+            found[node] = parts[0] if len(parts) == 1 else frozenset().union(*parts)
+        elif node not in entered:
+            entered.add(node)
+            waiting.append((node, True))
+            waiting += [(target, False) for target in edges.get(node, ()) if target not in kept]
     return found
 
 

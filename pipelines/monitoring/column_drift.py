@@ -24,6 +24,7 @@ from pipelines.monitoring.drift_tests import (
     kolmogorov_smirnov,
     population_stability_index,
     proportion_p_value,
+    rank_sum,
     total_variation,
 )
 from pipelines.monitoring.monitor_findings import CheckKind, Figure, MonitorFinding, MonitorVerdict
@@ -179,11 +180,12 @@ def _compare_bins(reference: ColumnProfile, current: ColumnProfile) -> dict[str,
     distance, by_distance = kolmogorov_smirnov(reference.bins, current.bins)
     edges, old, new = merged_bins(reference, current, GROUPS)
     _, by_groups, _ = chi_square(old, new, ordered=True)
+    by_ranks = rank_sum(reference.bins, current.bins)
     bars = tuple(_bar(label, a, old, b, new) for label, a, b in zip(_labels(edges), old, new, strict=True))
     return {
         **_effects(old, new),
         "ks_distance": distance,
-        "p_value": min(1.0, 2 * min(by_distance, by_groups)),  # Bonferroni over the two tests
+        "p_value": min(1.0, 3 * min(by_distance, by_groups, by_ranks)),  # Bonferroni over the three tests
         "bars": bars,
     }
 

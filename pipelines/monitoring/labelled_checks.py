@@ -90,8 +90,8 @@ def with_interval(
     if not len(rows.truth):
         return dict.fromkeys(metrics, (None, None, None))
     thin = rows.where(np.arange(len(rows.truth)) % max(1, -(-len(rows.truth) // MOST_MEASURED)) == 0)
-    once = measure(task, rows.truth, rows.predicted)
-    many = replicate(task, thin.truth, thin.predicted, _SEED)
+    once = measure(task, rows.truth, rows.predicted, metrics=metrics)
+    many = replicate(task, thin.truth, thin.predicted, _SEED, metrics)
     scale = np.sqrt(len(thin.truth) / len(rows.truth))  # the interval of all rows is narrower than that of the sample
     found: dict[str, tuple[float | None, float | None, float | None]] = {}
     for metric in metrics:

@@ -220,8 +220,11 @@ def add_exactly(left: tuple[float, float], right: tuple[float, float]) -> tuple[
 
 def numbers_of(array: pa.Array) -> Edges:
     """Return values as 64-bit floats, with NaN for nulls."""
-    numbers: Edges = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return numbers
+    numbers = array.cast(pa.float64(), safe=False)
+    if numbers.null_count:
+        numbers = numbers.fill_null(np.nan)
+    values: Edges = np.from_dlpack(numbers)  # to_numpy would import pandas
+    return values
 
 
 def count_nan(ascending: Edges) -> int:

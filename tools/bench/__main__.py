@@ -1,4 +1,4 @@
-"""Run every benchmark and write docs/benchmarks.md: `make bench`."""
+"""Run benchmarks and put their figures into docs/benchmarks.md: `make bench`, or `make bench PART=serving`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipelines.declarations.atomic_files import write_atomically
 from tools.bench.figures import Figure
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -20,10 +21,13 @@ PARTS = {
     "workflows": "Jobs of workflows",
     "history": "The ledger",
     "contract": "Contract checks",
+    "contract_peers": "Contract tests",
     "monitors": "Monitors",
+    "drift_report": "Drift reports",
     "model_monitor": "Monitors of models",
     "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
+    "lineage": "Lineage",
     "serving": "Serving",
     "inference_log": "The inference log",
     "mutation": "Mutation",
@@ -54,40 +58,48 @@ def row(figure: Figure) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def page(parts: dict[str, list[Figure]]) -> str:
-    """Return the text of the page."""
+def section(name: str, figures: list[Figure]) -> str:
+    """Return the text of a part: a heading, the table of the figures, and the notes of its module."""
+    notes = (importlib.import_module(f"tools.bench.{name}").__doc__ or "").strip().partition("\n\n")[2]
     lines = [
-        "# Benchmarks",
+        f"## {PARTS[name]}",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; every ratio is measured in one run on one machine: "
-        f"{machine()}.",
+        "| benchmark | figure | compared with | result | target | met |",
+        "|" + " --- |" * 6,
+        *(row(figure) for figure in figures),
         "",
+        *([notes, ""] if notes else []),
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.",
     ]
-    for name, figures in parts.items():
-        lines += [
-            f"## {PARTS[name]}",
-            "",
-            "| benchmark | figure | compared with | result | target | met |",
-            "|" + " --- |" * 6,
-        ]
-        lines += [row(figure) for figure in figures]
-        notes = (importlib.import_module(f"tools.bench.{name}").__doc__ or "").strip().partition("\n\n")[2]
-        lines += ["", *([notes, ""] if notes else [])]
     return "\n".join(lines)
 
 
+def updated_page(before: str, sections: dict[str, str]) -> str:
+    """Return the text of the page with new sections in place of those that it has.
+
+    Args:
+        before: text of the page.
+        sections: module → text.
+    """
+    head, *parts = ("\n" + before.rstrip()).split("\n## ")
+    by_heading = {part.partition("\n")[0]: f"## {part.strip()}" for part in parts}
+    by_heading |= {PARTS[name]: text for name, text in sections.items()}
+    # Sections that no module writes, such as advice to readers, come last.
+    ordered = [heading for heading in PARTS.values() if heading in by_heading]
+    ordered += [heading for heading in by_heading if heading not in ordered]
+    return "\n\n".join([head.strip(), *(by_heading[heading] for heading in ordered)]) + "\n"
+
+
 def main(chosen: list[str]) -> None:
-    """Run the chosen benchmarks and print them; without a choice, run all and write the page."""
+    """Run the chosen benchmarks, all by default, print the figures, and put them into the page."""
     names = chosen or [name for name in PARTS if name not in ON_THE_LAPTOP or find_spec("laptop")]
-    measured = {}
     for name in names:
         print(f"measuring: {PARTS[name]}", flush=True)
-        measured[name] = importlib.import_module(f"tools.bench.{name}").measure()
-        for figure in measured[name]:
+        figures = importlib.import_module(f"tools.bench.{name}").measure()
+        for figure in figures:
             print(f"  {row(figure)}", flush=True)
-    if not chosen:
-        PAGE.write_text(page(measured))
-        print(f"wrote {PAGE}")
+        write_atomically(PAGE, updated_page(PAGE.read_text(), {name: section(name, figures)}))
+    print(f"wrote {PAGE}")
 
 
 if __name__ == "__main__":

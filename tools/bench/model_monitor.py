@@ -7,6 +7,7 @@ the account's.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import resource
@@ -20,7 +21,7 @@ from tools.bench.figures import Figure
 REQUESTS = 1_000_000
 FEATURES = 20
 OBJECT_REQUESTS = 2_000
-SECONDS, MEGABYTES = 10.0, 500
+SECONDS, MEGABYTES, PAGE_BYTES = 10.0, 500, 150_000
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -37,9 +38,11 @@ def examine() -> dict[str, float]:
     declared, bundle = model(FEATURES), live(FEATURES, DIGEST, NOW)
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     report = examine_model(descriptor, declared, bundle, NOW)
-    render_model_page(report)
+    page = render_model_page(report)
     used = resource.getrusage(resource.RUSAGE_SELF)
+    assert render_model_page(report) == page, "the page of the same report has other bytes"
     return {
+        "page": len(gzip.compress(page, mtime=0)),
         "requests": report.requests,
         "seconds": time.perf_counter() - begin,
         "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
@@ -66,6 +69,8 @@ def measure(requests: int = REQUESTS) -> list[Figure]:
                found["seconds"] <= SECONDS),
         Figure(f"memory of the monitor of {what}", f"{found['megabytes']:.0f} MB", "", f"{found['megabytes']:.0f} MB",
                f"≤ {MEGABYTES} MB", found["megabytes"] <= MEGABYTES),
+        Figure("its page, compressed; the same bytes again", f"{found['page'] / 1e3:.0f} kB", "",
+               f"{found['page'] / 1e3:.0f} kB", f"≤ {PAGE_BYTES / 1e3:g} kB", found["page"] <= PAGE_BYTES),
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ normal. The naive rules see the same requests.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipelines.declarations.canary_settings import CanaryBounds
 from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals, judge_canary
 from pipelines.serving.sequential_tests import Moments
+from tools.simulate.rates import Run, Simulation
 
 LOOK = 50
 GOOD_REQUESTS = 4_000
@@ -26,7 +27,6 @@ MOST_REQUESTS = 5_000
 BOUNDS = CanaryBounds(error_rate=0.001, p99_ms=20, error_increase=0.1, prediction_shift=1)
 
 Rule = Callable[[RequestTotals, RequestTotals], bool]
-Run = Callable[[np.random.Generator], bool]
 
 
 def arm(
@@ -161,64 +161,66 @@ def ends(rates: tuple[float, float], weight: float, outcome: Literal["passed", "
     return run
 
 
-def _good_ones() -> dict[str, Run]:
+_RULES = {
+    "errors above 5 %": more_than_5_percent,
+    "1 point more errors": one_point_more,
+    "z-test at each look": significant_z,
+}
+_NAIVE_BASES = (0.02, 0.05)
+
+
+def _naive(rule: str, base: float) -> str:
+    return f"naive rule: {rule}, stops a good canary with {100 * base:g} % errors"
+
+
+def _good_ones() -> dict[str, Simulation]:
     return {
-        f"canary: a good one stopped, {100 * base:g} % errors, weight {100 * weight:g} %": good(base, weight)
+        f"canary: a good one stopped, {100 * base:g} % errors, weight {100 * weight:g} %": Simulation(
+            good(base, weight),
+            at_most=0.05,
+            naive=tuple(_naive(rule, base) for rule in _RULES if base in _NAIVE_BASES and weight == 0.5),
+        )
         for base in (0.002, 0.02, 0.05)
         for weight in (0.1, 0.25, 0.5)
-    } | {"canary: a good one stopped in a release of two steps, 2 % errors": good_release(0.02)}
+    } | {
+        "canary: a good one stopped in a release of two steps, 2 % errors": Simulation(good_release(0.02), at_most=0.05)
+    }
 
 
-def _bad_ones() -> dict[str, Run]:
+def _bad_ones() -> dict[str, Simulation]:
     """Return runs that end well in half of the cases: the median number of requests is within the limit."""
-    return {
+    runs = {
         "canary: 2 to 10 % errors found in 200 requests per side, weight 50 %": bad((0.02, 0.1), 0.5, 400),
         "canary: 2 to 10 % errors found in 1,400 requests in all, weight 10 %": bad((0.02, 0.1), 0.1, 1_400),
         "canary: 2 to 4 % errors found in 1,100 requests per side, weight 50 %": bad((0.02, 0.04), 0.5, 2_200),
     }
+    return {name: Simulation(run, 4_000, at_least=0.5) for name, run in runs.items()}
 
 
-def _bad_ones_before_they_pass() -> dict[str, Run]:
-    return {
-        "canary: 2 to 12 % errors found before it may pass, weight 10 %": ends((0.02, 0.12), 0.1, "failed"),
-        "canary: 2 to 12 % errors found before it may pass, weight 50 %": ends((0.02, 0.12), 0.5, "failed"),
-    }
-
-
-def _clear_cases() -> dict[str, Run]:
+def _first_verdicts() -> dict[str, Simulation]:
     unchanged = (0.002, 0.002)
     return {
-        "canary: a good one passes, 0.2 % errors, weight 10 %": ends(unchanged, 0.1, "passed"),
-        "canary: 30 times slower found in 200 requests per side": bad(unchanged, 0.5, 400, milliseconds=30),
+        f"canary: 2 to 12 % errors found before it may pass, weight {100 * weight:g} %": Simulation(
+            ends((0.02, 0.12), weight, "failed"), at_least=0.8
+        )
+        for weight in (0.1, 0.5)
+    } | {
+        "canary: a good one passes, 0.2 % errors, weight 10 %": Simulation(
+            ends(unchanged, 0.1, "passed"), at_least=0.9
+        ),
+        "canary: 30 times slower found in 200 requests per side": Simulation(
+            bad(unchanged, 0.5, 400, milliseconds=30), at_least=0.9
+        ),
+        "canary: predictions 1.5 deviations off found in 200 requests per side": Simulation(
+            bad(unchanged, 0.5, 400, prediction=65)
+        ),
     }
 
 
-def _moved_predictions() -> dict[str, Run]:
-    moved = bad((0.002, 0.002), 0.5, 400, prediction=65)
-    return {"canary: predictions 1.5 deviations off found in 200 requests per side": moved}
-
-
-def _naive_rules() -> dict[str, Run]:
-    return {
-        "naive rule: errors above 5 %, stops a good canary with 2 % errors": good(0.02, 0.5, more_than_5_percent),
-        "naive rule: errors above 5 %, stops a good canary with 5 % errors": good(0.05, 0.5, more_than_5_percent),
-        "naive rule: 1 point more errors, stops a good canary with 2 % errors": good(0.02, 0.5, one_point_more),
-        "naive rule: 1 point more errors, stops a good canary with 5 % errors": good(0.05, 0.5, one_point_more),
-        "naive rule: z-test at each look, stops a good canary with 2 % errors": good(0.02, 0.5, significant_z),
-        "naive rule: z-test at each look, stops a good canary with 5 % errors": good(0.05, 0.5, significant_z),
-    }
-
-
-SIMULATIONS: dict[str, tuple[Run, int, float | None, float | None]] = {
-    name: (run, runs, at_most, at_least)
-    for made, runs, at_most, at_least in (
-        (_good_ones, 1_000, 0.05, None),
-        (_bad_ones, 2_000, None, 0.5),
-        (_bad_ones_before_they_pass, 1_000, None, 0.8),
-        (_clear_cases, 1_000, None, 0.9),
-        (_moved_predictions, 1_000, None, None),
-        (_naive_rules, 1_000, None, None),
-    )
-    for name, run in made().items()
+SIMULATIONS: Mapping[str, Simulation] = {
+    **_good_ones(),
+    **_bad_ones(),
+    **_first_verdicts(),
+    **{_naive(name, base): Simulation(good(base, 0.5, rule)) for name, rule in _RULES.items() for base in _NAIVE_BASES},
 }
-"""What happens → the run, the number of runs, and the bounds of the rate: at most, at least."""
+"""Every simulation, by what happens."""

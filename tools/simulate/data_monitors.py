@@ -18,6 +18,7 @@ from pipelines.declarations.data_monitoring import DataMonitorSettings
 from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift
 from pipelines.monitoring.column_profiles import profile_streams
 from pipelines.monitoring.volume import judge_volume
+from tools.simulate.rates import Run, Simulation
 
 Sample = Callable[[np.random.Generator, int], Any]
 
@@ -26,7 +27,10 @@ REFERENCE_ROWS = 20_000
 UNCHANGED_REFERENCE_ROWS = 5_000
 """Earlier rows of columns that do not change: the distribution of their p-values does not depend on the number."""
 
-MANY_ROWS = 1_000_000
+MANY_ROWS, MANY_EARLIER_ROWS = 1_000_000, 200_000
+BATCH_ROWS = 65_536
+"""Rows that the monitor reads at once."""
+
 SETTINGS = DataMonitorSettings()
 HISTORY_DAYS = 26 * 7
 NOISE = 0.07
@@ -80,24 +84,24 @@ def window_verdicts(rng: np.random.Generator, rows: int, sample: Sample, first: 
 
 def compared(column: Column, reference: Any, current: Any) -> ColumnComparison:
     """Profile and compare a column."""
-    streams = ([pa.record_batch({column.name: values})] for values in (reference, current))
+    streams = (pa.table({column.name: values}).to_batches(BATCH_ROWS) for values in (reference, current))
     old, new = profile_streams([column], *streams)
     return compare_column(column.name, old[column.name], new[column.name])
 
 
-def no_change(sample: Sample, rows: int) -> Callable[[np.random.Generator], bool]:
+def no_change(sample: Sample, rows: int) -> Run:
     """Return a run: True if a window without a change raises an alarm."""
     return lambda rng: "alarm" in window_verdicts(rng, rows, sample, sample).values()
 
 
-def change(first: Sample, rows: int) -> Callable[[np.random.Generator], bool]:
+def change(first: Sample, rows: int) -> Run:
     """Return a run: True if a window whose first column changed raises an alarm for it."""
     return lambda rng: window_verdicts(rng, rows, normal, first)["c0"] == "alarm"
 
 
 def negligible_change(rng: np.random.Generator) -> bool:
     """Return True if 0.02 standard deviations raise an alarm in a million rows."""
-    one = compared(_NUMBERS[0], rng.normal(0, 1, MANY_ROWS), rng.normal(0.02, 1, MANY_ROWS))
+    one = compared(_NUMBERS[0], rng.normal(0, 1, MANY_EARLIER_ROWS), rng.normal(0.02, 1, MANY_ROWS))
     return judge_drift([one], SETTINGS)[0].verdict == "alarm"
 
 
@@ -121,7 +125,7 @@ def daily_series(rng: np.random.Generator, days: int) -> list[int]:
     return [int(rows) for rows in rng.poisson(expected)]
 
 
-def volume_day(share: float) -> Callable[[np.random.Generator], bool]:
+def volume_day(share: float) -> Run:
     """Return a run: True if a day with a share of its rows raises an alarm."""
 
     def run(rng: np.random.Generator) -> bool:
@@ -131,28 +135,45 @@ def volume_day(share: float) -> Callable[[np.random.Generator], bool]:
     return run
 
 
-def share_of_plain_z(rng: np.random.Generator) -> bool:
-    """Return True if a plain z-score over all days finds a drop of 50 %."""
-    *history, today = daily_series(rng, HISTORY_DAYS + 1)
-    return abs(0.5 * today - np.mean(history)) > 3 * np.std(history)
+def plain_z_above_2(share: float) -> Run:
+    """Return a run: True if the naive rule "z-score over all days above 2" alarms on a day with a share of its rows."""
+
+    def run(rng: np.random.Generator) -> bool:
+        *history, today = daily_series(rng, HISTORY_DAYS + 1)
+        return bool(abs(share * today - np.mean(history)) > 2 * np.std(history))
+
+    return run
 
 
-SIMULATIONS: Mapping[str, tuple[Callable[[np.random.Generator], bool], int, float | None, float | None]] = {
-    "drift: alarm without a change, 20 numeric columns, 1,000 rows": (no_change(normal, 1_000), 1_000, 0.065, None),
-    "drift: alarm without a change, 20 numeric columns, 2,000 rows": (no_change(normal, 2_000), 1_000, 0.065, None),
-    "drift: alarm without a change, 20 categorical columns, 1,000 rows": (no_change(levels, 1_000), 1_000, 0.065, None),
-    "drift: alarm without a change, 20 categorical columns, 2,000 rows": (no_change(levels, 2_000), 1_000, 0.065, None),
-    "drift: mean + 0.2 sd found in 1,000 rows": (change(moved(0.2), 1_000), 1_000, None, 0.95),
-    "drift: mean + 0.15 sd found in 2,000 rows": (change(moved(0.15), 2_000), 1_000, None, 0.95),
-    "drift: sd x 1.25 found in 1,000 rows": (change(moved(0.0, 1.25), 1_000), 1_000, None, 0.95),
-    "drift: 10 % of rows on one value found in 1,000 rows": (change(on_one_value, 1_000), 1_000, None, 0.95),
-    "drift: 5 % of rows + 3 sd found in 2,000 rows": (change(outlying, 2_000), 1_000, None, 0.8),
-    "drift: mean + 0.02 sd is an alarm in 1,000,000 rows": (negligible_change, 400, 0.01, None),
-    "volume: alarm on a day without a change": (volume_day(1.0), 10_000, 0.002, None),
-    "volume: 30 % drop found": (volume_day(0.7), 1_000, None, 0.8),
-    "volume: 50 % drop found": (volume_day(0.5), 1_000, None, 0.99),
-    "naive rule: any p < 0.05 of 20 columns, alarm without a change": (any_column_below_5_percent, 1_000, None, None),
-    "naive rule: PSI > 0.2 finds mean + 0.3 sd in 1,000 rows": (psi_above_02, 1_000, None, None),
-    "naive rule: z-score without a season finds a 50 % drop": (share_of_plain_z, 1_000, None, None),
+_ANY_P = "naive rule: any p < 0.05 of 20 columns, alarm without a change"
+_PSI = "naive rule: PSI > 0.2 finds mean + 0.3 sd in 1,000 rows"
+_Z = {share: f"naive rule: z > 2 without a season, {100 * share:g} % of a day's rows" for share in (1.0, 0.7, 0.5)}
+
+
+def _unchanged(sample: Sample, rows: int, *naive: str) -> Simulation:
+    return Simulation(no_change(sample, rows), at_most=0.065, naive=naive)
+
+
+def _changed(first: Sample, rows: int, at_least: float, *naive: str) -> Simulation:
+    return Simulation(change(first, rows), at_least=at_least, naive=naive)
+
+
+SIMULATIONS: Mapping[str, Simulation] = {
+    "drift: alarm without a change, 20 numeric columns, 1,000 rows": _unchanged(normal, 1_000, _ANY_P),
+    "drift: alarm without a change, 20 numeric columns, 2,000 rows": _unchanged(normal, 2_000),
+    "drift: alarm without a change, 20 categorical columns, 1,000 rows": _unchanged(levels, 1_000),
+    "drift: alarm without a change, 20 categorical columns, 2,000 rows": _unchanged(levels, 2_000),
+    "drift: mean + 0.2 sd found in 1,000 rows": _changed(moved(0.2), 1_000, 0.95, _PSI),
+    "drift: mean + 0.15 sd found in 2,000 rows": _changed(moved(0.15), 2_000, 0.95),
+    "drift: sd x 1.25 found in 1,000 rows": _changed(moved(0.0, 1.25), 1_000, 0.95),
+    "drift: 10 % of rows on one value found in 1,000 rows": _changed(on_one_value, 1_000, 0.95),
+    "drift: 5 % of rows + 3 sd found in 2,000 rows": _changed(outlying, 2_000, 0.8),
+    "drift: mean + 0.02 sd is an alarm in 1,000,000 rows": Simulation(negligible_change, 1_000, at_most=0.01),
+    "volume: alarm on a day without a change": Simulation(volume_day(1.0), 10_000, at_most=0.002, naive=(_Z[1.0],)),
+    "volume: 30 % drop found": Simulation(volume_day(0.7), at_least=0.8, naive=(_Z[0.7],)),
+    "volume: 50 % drop found": Simulation(volume_day(0.5), at_least=0.99, naive=(_Z[0.5],)),
+    _ANY_P: Simulation(any_column_below_5_percent),
+    _PSI: Simulation(psi_above_02),
+    **{name: Simulation(plain_z_above_2(share)) for share, name in _Z.items()},
 }
-"""What happens → the run, the number of runs, and the bounds of the rate: at most, at least."""
+"""Every simulation, by what happens."""

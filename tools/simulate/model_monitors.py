@@ -1,13 +1,13 @@
 """Simulations of the checks of a model's monitor. They call the product's own code.
 
-Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows. Late labels: a model
-that is wrong in 20 % of the requests. Estimates: a calibrated classifier that is right in 84 %, with a holdout of
-25,000 rows and a sample of 5,000.
+Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows; from 5,000 for features
+that do not change. Late labels: a model that is wrong in 20 % of the requests. Estimates: a calibrated classifier that
+is right in 84 %, with a holdout of 25,000 rows and a sample of 5,000.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -25,13 +25,16 @@ from pipelines.monitoring.labelled_checks import Bound, accuracy_windows, judge_
 from pipelines.monitoring.prediction_labels import Labelled
 from pipelines.monitoring.request_log import LoggedRows
 from pipelines.training.drift_baseline import describe_numbers
+from tools.simulate.rates import Run, Simulation
 
-Run = Callable[[np.random.Generator], bool]
 Numbers = NDArray[np.float64]
 
 FEATURES_COUNT = 20
-BASELINE_ROWS = 20_000
+BASELINE_ROWS, UNCHANGED_BASELINE_ROWS = 20_000, 5_000
 HOLDOUT_ROWS, SAMPLED_ROWS = 25_000, 5_000
+HOLDOUTS = 40
+"""Number of different holdouts."""
+
 MANY_ROWS = 1_000_000
 ERROR_RATE = 0.2
 SETTINGS = ModelMonitoring()
@@ -42,9 +45,11 @@ LABELS_BEFORE = 3_000
 def drift_verdicts(rng: np.random.Generator, rows: int, mean: float, deviation: float, features: int) -> list[str]:
     """Compare a window with a baseline; the first feature has another mean or deviation."""
     names = [f"c{number}" for number in range(features)]
+    changed = (mean, deviation) != (0.0, 1.0)
+    sizes = {name: BASELINE_ROWS if changed and name == "c0" else UNCHANGED_BASELINE_ROWS for name in names}
     baseline = Baseline(
         model="simulated",
-        features={name: describe_numbers(rng.normal(size=BASELINE_ROWS)) for name in names},
+        features={name: describe_numbers(rng.normal(size=size)) for name, size in sizes.items()},
         outputs={},
     )
     values = {name: rng.normal(size=rows) for name in names}
@@ -105,35 +110,47 @@ def accuracy_alarm(labels: int, accuracy: float) -> Run:
     return run
 
 
-def classified(rng: np.random.Generator, rows: int, shift: float = 0.0) -> tuple[Numbers, Numbers]:
-    """Draw probabilities of a calibrated classifier, and the truth."""
-    score = 1 / (1 + np.exp(-3.2 * rng.normal(shift, 1, rows)))
-    return np.stack([1 - score, score], axis=1), (rng.random(rows) < score).astype(np.float64)
+def classified(
+    rng: np.random.Generator, rows: int, shift: float = 0.0, spread: float = 1.0, turned: float = 0.0
+) -> tuple[Numbers, Numbers]:
+    """Draw probabilities of a calibrated classifier, and the truth.
+
+    Args:
+        rng: source of randomness.
+        rows: number of rows.
+        shift, spread: mean and deviation of the input; 0 and 1 when the model was trained.
+        turned: share of the rows whose truth is the opposite of what it was: concept drift.
+    """
+    score = 1 / (1 + np.exp(-3.2 * rng.normal(shift, spread, rows)))
+    truth = (rng.random(rows) < score) ^ (rng.random(rows) < turned)
+    return np.stack([1 - score, score], axis=1), truth.astype(np.float64)
 
 
 @cache
 def estimator(number: int) -> AccuracyEstimator:
-    """Return an estimator with a holdout of its own."""
+    """Return an estimator with its own holdout."""
     probabilities, truth = classified(np.random.default_rng([17, number]), HOLDOUT_ROWS)
     accuracy = float((probabilities.argmax(axis=1) == truth).mean())
     return AccuracyEstimator(truth[:SAMPLED_ROWS], probabilities[:SAMPLED_ROWS], accuracy, HOLDOUT_ROWS)
 
 
-def estimated(rng: np.random.Generator, rows: int, shift: float = 0.0) -> tuple[AccuracyEstimate, float]:
+def estimated(
+    rng: np.random.Generator, rows: int, shift: float = 0.0, spread: float = 1.0, turned: float = 0.0
+) -> tuple[AccuracyEstimate, float]:
     """Return the estimate of a window, and its accuracy as labels show it."""
-    probabilities, truth = classified(rng, rows, shift)
+    probabilities, truth = classified(rng, rows, shift, spread, turned)
     return (
-        estimator(int(rng.integers(0, 40))).estimate(probabilities),
+        estimator(int(rng.integers(0, HOLDOUTS))).estimate(probabilities),
         float((probabilities.argmax(axis=1) == truth).mean()),
     )
 
 
-def estimate_off(rows: int, by: float, shift: float = 0.0) -> Run:
-    """Return a run: True if the estimate differs from the accuracy by more than `by`."""
+def estimate_error(rows: int, shift: float = 0.0, spread: float = 1.0, turned: float = 0.0) -> Run:
+    """Return a run: the absolute difference of the estimate and the accuracy."""
 
-    def run(rng: np.random.Generator) -> bool:
-        found, true = estimated(rng, rows, shift)
-        return abs(found.value - true) > by
+    def run(rng: np.random.Generator) -> float:
+        found, true = estimated(rng, rows, shift, spread, turned)
+        return abs(found.value - true)
 
     return run
 
@@ -148,39 +165,46 @@ def estimate_covers(rows: int, shift: float = 0.0) -> Run:
     return run
 
 
-def blind_to_concept_drift(rng: np.random.Generator) -> bool:
+def finds_concept_drift(rng: np.random.Generator) -> bool:
     """Return True if the estimate is an alarm when every fourth truth is turned: it should be, and cannot."""
-    found, _ = estimated(rng, 2_000)
+    found, _ = estimated(rng, 2_000, turned=0.25)
     return judge_estimate(found, SETTINGS, "").verdict == "alarm"
 
 
-_MEAN = 0.425
-"""Share of normally distributed errors beyond their mean absolute value."""
+def _drift(rows: int, mean: float, deviation: float = 1.0) -> Simulation:
+    return Simulation(drift(rows, mean, deviation), at_least=0.95)
 
-SIMULATIONS: Mapping[str, tuple[Run, int, float | None, float | None]] = {
-    "model drift: alarm without a change, 20 features, 1,000 rows": (no_drift(1_000), 1_000, 0.065, None),
-    "model drift: alarm without a change, 20 features, 2,000 rows": (no_drift(2_000), 1_000, 0.065, None),
-    "model drift: mean + 0.2 sd found in 1,000 rows": (drift(1_000, 0.2), 1_000, None, 0.95),
-    "model drift: mean + 0.15 sd found in 2,000 rows": (drift(2_000, 0.15), 1_000, None, 0.95),
-    "model drift: sd x 1.25 found in 1,000 rows": (drift(1_000, 0.0, 1.25), 1_000, None, 0.95),
-    "model drift: mean + 0.02 sd is an alarm in 1,000,000 rows": (drift(MANY_ROWS, 0.02, features=1), 400, 0.01, None),
-    "late labels: alarm in 10,000 labels without a change": (false_change, 2_000, 0.2, None),
-    "late labels: error + 10 pp found within 500 labels": (change_within(500, 0.1), 2_000, None, 0.5),
-    "late labels: accuracy alarm without a change, 1,000 labels": (accuracy_alarm(1_000, 0.8), 1_000, 0.01, None),
-    "late labels: accuracy 80 -> 68 % found in 2,000 labels": (accuracy_alarm(2_000, 0.68), 1_000, None, 0.8),
-    "estimate: error above 1.1 pp, 1,000 rows": (estimate_off(1_000, 0.011), 2_000, _MEAN, None),
-    "estimate: error above 0.75 pp, 2,000 rows": (estimate_off(2_000, 0.0075), 2_000, _MEAN, None),
-    "estimate: error above 0.5 pp, 5,000 rows": (estimate_off(5_000, 0.005), 3_000, _MEAN, None),
-    "estimate: error above 1.5 pp, 5,000 rows, inputs moved by 0.5 sd": (
-        estimate_off(5_000, 0.015, 0.5), 1_000, _MEAN, None,
+
+def _error(rows: int, at_most: float, shift: float = 0.0, spread: float = 1.0) -> Simulation:
+    return Simulation(estimate_error(rows, shift, spread), at_most=at_most, is_mean=True)
+
+
+_FLOOR = drift(MANY_ROWS, 0.02, features=1)
+
+SIMULATIONS: Mapping[str, Simulation] = {
+    "model drift: alarm without a change, 20 features, 1,000 rows": Simulation(no_drift(1_000), at_most=0.065),
+    "model drift: alarm without a change, 20 features, 2,000 rows": Simulation(no_drift(2_000), at_most=0.065),
+    "model drift: mean + 0.2 sd found in 1,000 rows": _drift(1_000, 0.2),
+    "model drift: mean + 0.15 sd found in 2,000 rows": _drift(2_000, 0.15),
+    "model drift: sd x 1.25 found in 1,000 rows": _drift(1_000, 0.0, 1.25),
+    "model drift: mean + 0.02 sd is an alarm in 1,000,000 rows": Simulation(_FLOOR, at_most=0.01),
+    "late labels: alarm in 10,000 labels without a change": Simulation(false_change, 2_000, at_most=0.2),
+    "late labels: error + 10 pp found within 500 labels": Simulation(change_within(500, 0.1), 2_000, at_least=0.5),
+    "late labels: accuracy alarm without a change, 1,000 labels": Simulation(accuracy_alarm(1_000, 0.8), at_most=0.01),
+    "late labels: accuracy 80 -> 68 % found in 2,000 labels": Simulation(accuracy_alarm(2_000, 0.68), at_least=0.8),
+    "estimate: mean error, 1,000 rows": _error(1_000, 0.011),
+    "estimate: mean error, 2,000 rows": _error(2_000, 0.0075),
+    "estimate: mean error, 5,000 rows": _error(5_000, 0.005),
+    "estimate: mean error, 5,000 rows, inputs + 0.5 sd": _error(5_000, 0.015, 0.5),
+    "estimate: mean error, 5,000 rows, inputs + 1.5 sd": _error(5_000, 0.015, 1.5),
+    "estimate: mean error, 5,000 rows, inputs - 1 sd": _error(5_000, 0.015, -1.0),
+    "estimate: mean error, 5,000 rows, inputs' sd x 0.5": _error(5_000, 0.015, spread=0.5),
+    "estimate: mean error, 5,000 rows, inputs' sd x 1.5": _error(5_000, 0.015, spread=1.5),
+    "estimate: 95 % interval holds the accuracy, 2,000 rows": Simulation(estimate_covers(2_000), at_least=0.9),
+    "estimate: 95 % interval holds the accuracy, inputs + 1 sd": Simulation(estimate_covers(2_000, 1.0), at_least=0.9),
+    "estimate: mean error if 25 % of the truths turned, 2,000 rows": Simulation(
+        estimate_error(2_000, turned=0.25), is_mean=True
     ),
-    "estimate: error above 1.5 pp, 5,000 rows, inputs moved by 1.5 sd": (
-        estimate_off(5_000, 0.015, 1.5), 1_000, _MEAN, None,
-    ),
-    "estimate: 95 % interval holds the accuracy, 2,000 rows": (estimate_covers(2_000), 1_000, None, 0.9),
-    "estimate: 95 % interval holds the accuracy, inputs moved by 1 sd": (estimate_covers(2_000, 1.0), 1_000, None, 0.9),
-    "estimate: finds that 25 % of the truths turned, without a change of inputs": (
-        blind_to_concept_drift, 1_000, None, None,
-    ),
-}  # fmt: skip
-"""What happens → the run, the number of runs, and the bounds of the rate: at most, at least."""
+    "estimate: finds that 25 % of the truths turned, without a change of inputs": Simulation(finds_concept_drift),
+}
+"""Every simulation, by what happens."""

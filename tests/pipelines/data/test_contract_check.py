@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.data import validate
 from pipelines.data.columns import iceberg_schema
 from pipelines.data.contract_check import (
     check_data_file,
@@ -162,3 +163,23 @@ def test_the_report_counts_the_rows_that_ingestion_would_quarantine(
     report = check_data_file(declared, path)
     expected = {(each.column, each.rule): each.rows for each in check_file(declared, path).reasons}
     assert {(each.column, each.rule): each.failing for each in report.broken} == expected
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_SUSPECTS", 0), ("MOST_FLAGS", 0)])
+def test_a_report_does_not_depend_on_how_rows_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    rows = [f"{7 * n % 50 + 1},{n if n % 9 else 400},n{n % 40}" for n in range(60)]
+    path = write(tmp_path, *rows, "x,1", "70,,b")
+    usual = check_data_file(VISITS, path).results
+    assert {each.rule for each in usual if each.failing} >= {"format", "maximum", "required", "primaryKey", "unique"}
+    monkeypatch.setattr(validate, limit, value)
+    assert check_data_file(VISITS, path).results == usual
+
+
+def test_unique_integers_far_apart_are_counted_as_well(tmp_path: Path) -> None:
+    far = [str(number) for number in (-(2**62), 2**62, 2**62, 0, 1, 1)]
+    ids = [each for each in broken(VISITS, write(tmp_path, *(f"{id_},1," for id_ in far))) if each[0] == "id"]
+    assert ids == [("id", "primaryKey", 2, (str(2**62), "1"))]
+    near = [each for each in broken(VISITS, write(tmp_path, *(f"{n},1," for n in (-3, -1, -2)))) if each[0] == "id"]
+    assert near == []

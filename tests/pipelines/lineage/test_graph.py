@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import json
+import random
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.cli.lineage_queries import lineage
 from pipelines.declarations.errors import MlopsError
@@ -23,8 +28,9 @@ from pipelines.lineage.graph import (
     graph_lines,
     prediction_node,
     trace,
+    version_node,
 )
-from tests.pipelines.lineage.example_facts import bundle, digest, facts, prediction, release, version
+from tests.pipelines.lineage.example_facts import NOW, bundle, digest, facts, prediction, release, version
 from tests.sample_project import PROJECT
 
 KNOWN = facts(
@@ -158,6 +164,37 @@ def test_a_query_finds_its_way_through_10_000_facts() -> None:
     graph = build_graph(loaded)
     found = trace(graph, find_nodes(graph, "file", ends="/visits/1.csv"), back=False, forward=True)
     assert len(names(found, "bundle")) == 3000
+
+
+def test_a_bundle_after_4_000_versions_is_traced_in_one_pass() -> None:
+    """Each file leads to the one version that is shown, past all that are left out."""
+    total = 4_000
+    facts = LineageFacts(
+        gathered=NOW, versions=tuple(version(n) for n in range(1, total + 1)), bundles=(bundle(1, snapshot=total),)
+    )
+    begin = time.process_time()
+    found = trace(build_graph(facts), [bundle_node("price", digest(1))], back=True, forward=True)
+    assert time.process_time() - begin < 3  # a walk from each file takes much longer
+    target = version_node("dev", "visits", str(total))
+    files = [node for node in found.edges if node.kind == "file"]
+    assert len(files) == total
+    assert all(found.edges[node] == {target} for node in files)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 14))
+def test_a_part_leads_from_each_kept_node_to_the_next_ones(seed: int, size: int) -> None:
+    rng = random.Random(seed)
+    graph = LineageGraph()
+    nodes = [graph.add(version_node("dev", "visits", f"{n:02d}")) for n in range(size)]
+    for source, target in itertools.combinations(nodes, 2):
+        if rng.random() < 0.3:
+            graph.connect(source, target)
+    kept = {node for node in nodes if rng.random() < 0.5}
+
+    def next_kept(node: LineageNode) -> set[LineageNode]:
+        return {each for target in graph.edges[node] for each in ({target} if target in kept else next_kept(target))}
+
+    assert graph.part(kept).edges == {node: next_kept(node) for node in kept}
 
 
 def test_the_commands_answer_offline_from_the_last_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

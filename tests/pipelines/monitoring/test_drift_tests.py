@@ -24,6 +24,7 @@ from pipelines.monitoring.drift_tests import (
     kolmogorov_smirnov,
     population_stability_index,
     proportion_p_value,
+    rank_sum,
     total_variation,
 )
 from pipelines.monitoring.profile_counter import ColumnProfile
@@ -50,6 +51,31 @@ def test_the_distance_on_counts_is_that_of_scipy_on_values(reference: list[float
     expected = stats.ks_2samp(reference, current, method="asymp")
     assert distance == pytest.approx(expected.statistic, abs=1e-9)
     assert p_value == pytest.approx(expected.pvalue, abs=1e-9)
+
+
+@pytest.mark.parametrize("moved", [100, 500, 690, 700, 900, 5_000])
+def test_the_distance_of_many_rows_has_the_p_value_of_scipy(moved: int) -> None:
+    """Chosen around the bounds of the three ways to compute it."""
+    rows = 120_000
+    distance, p_value = kolmogorov_smirnov(np.array([rows, rows]), np.array([rows - moved, rows + moved]))
+    assert distance == pytest.approx(moved / (2 * rows))
+    assert p_value == pytest.approx(stats.kstwo.sf(distance, rows), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=200)
+@given(values, values)
+def test_the_rank_sum_on_counts_is_that_of_scipy_on_values(reference: list[float], current: list[float]) -> None:
+    old, new = profiles(reference, current)
+    expected = stats.mannwhitneyu(reference, current, use_continuity=False, method="asymptotic").pvalue
+    assert rank_sum(old.bins, new.bins) == pytest.approx(1.0 if np.isnan(expected) else expected, abs=1e-9)
+
+
+def test_equal_values_and_a_billion_rows_have_a_rank_sum() -> None:
+    assert rank_sum(np.array([0, 9, 0]), np.array([0, 4, 0])) == 1.0
+    assert rank_sum(np.array([1]), np.array([1])) == 1.0
+    billion = np.full(10, 10**8, dtype=np.int64)
+    assert rank_sum(billion, billion) == pytest.approx(1.0)
+    assert rank_sum(billion, np.sort(billion + np.arange(10) * 10**5)) < 1e-9
 
 
 @settings(deadline=None, max_examples=200)

@@ -12,7 +12,7 @@ from scipy import stats
 from tools.simulate import __main__ as command
 from tools.simulate.__main__ import SIMULATIONS
 from tools.simulate.data_monitors import daily_series, levels, normal, outlying, window_verdicts
-from tools.simulate.rates import MeasuredRate
+from tools.simulate.rates import MeasuredMean, MeasuredRate, Simulation
 
 
 def test_a_rate_keeps_its_bound_only_with_its_whole_interval() -> None:
@@ -31,7 +31,33 @@ def test_the_interval_is_exact() -> None:
 
 def test_a_run_has_the_same_result_again() -> None:
     name = next(iter(SIMULATIONS))
-    assert command.count_events(name, 3, 5) == sum(command.count_events(name, run, run + 1) for run in (3, 4))
+    alone = [command.sum_runs(name, run, run + 1)[0] for run in (3, 4)]
+    assert command.sum_runs(name, 3, 5)[0] == sum(alone)
+
+
+def test_a_mean_keeps_its_bound_only_with_its_whole_interval() -> None:
+    simulation = Simulation(lambda rng: 0.0, at_most=0.0103, is_mean=True)
+    few, many = ([0.01 + 0.005 * (-1) ** run for run in range(runs)] for runs in (100, 10_000))
+    measured = [
+        simulation.measured("error", len(values), sum(values), sum(value**2 for value in values))
+        for values in (few, many)
+    ]
+    assert [each.met for each in measured] == [False, True]
+    assert all(isinstance(each, MeasuredMean) for each in measured)
+    expected = stats.norm.interval(0.95, loc=0.01, scale=np.std(many, ddof=1) / 100)
+    assert measured[1].interval == pytest.approx(expected)
+    assert measured[1].row().count(" pp") == 4
+
+
+def test_every_simulation_with_a_bound_has_at_least_1000_runs() -> None:
+    bounded = [each for each in SIMULATIONS.values() if each.at_most is not None or each.at_least is not None]
+    assert bounded
+    assert min(each.runs for each in bounded) >= 1_000
+
+
+def test_naive_rules_are_compared_with_what_is_simulated() -> None:
+    naive = {name for each in SIMULATIONS.values() for name in each.naive}
+    assert naive == {name for name in SIMULATIONS if name.startswith("naive rule: ")}
 
 
 def test_the_command_fails_if_a_rate_leaves_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,15 @@ def test_classification_metrics_match_scikit_learn_for_every_weighting(classes: 
     assert unweighted == pytest.approx(reference.roc_auc_score(truth, scores, multi_class="ovr"))
 
 
+def test_only_the_area_under_the_curve_is_omitted_if_it_is_not_needed() -> None:
+    truth, predicted = RNG.integers(0, 2, ROWS).astype(float), RNG.dirichlet(np.ones(2), ROWS)
+    every = replicate("classification", truth, predicted, 1)
+    some = replicate("classification", truth, predicted, 1, ["accuracy"])
+    assert set(every) - set(some) == {"roc_auc"}
+    assert all((some[metric] == every[metric]).all() for metric in some)
+    assert "roc_auc" in measure("classification", truth, predicted, metrics=["roc_auc"])
+
+
 def test_undefined_metrics_are_nan() -> None:
     assert np.isnan(measure("regression", np.array([2.0]), np.array([2.0]))["r2"][0])
     assert np.isnan(measure("regression", np.full(3, 0.1), np.zeros(3))["r2"][0])
