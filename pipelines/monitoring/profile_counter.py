@@ -223,8 +223,7 @@ def numbers_of(array: pa.Array) -> Edges:
     numbers = array.cast(pa.float64(), safe=False)
     if numbers.null_count:
         numbers = numbers.fill_null(np.nan)
-    values: Edges = np.from_dlpack(numbers)  # to_numpy would import pandas
-    return values
+    return np.asarray(np.from_dlpack(numbers), dtype=np.float64)  # to_numpy would import pandas
 
 
 def count_nan(ascending: Edges) -> int:
