@@ -1,4 +1,4 @@
-"""Isolate the tests from the environment variables of the shell or workflow that runs them."""
+"""Isolate the tests from the environment variables of the shell or workflow, and from the speed of the machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+from hypothesis import settings
 
 _REMOVED_PREFIXES = ("AWS_", "GH_", "GITHUB_", "GIT_", "KUBE", "MLOPS_", "PULUMI_", "RUNNER_")
 
@@ -18,6 +19,10 @@ _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 for _name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
     del os.environ[_name]
 os.environ.update(_GIT)
+
+
+settings.register_profile("project", deadline=None)  # on a busy machine, any example takes longer than 200 ms
+settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True, scope="module")

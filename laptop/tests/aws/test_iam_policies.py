@@ -42,7 +42,7 @@ def test_a_pattern_has_only_two_wildcards(pattern: str, value: str, fits: bool) 
     assert matches(pattern, value) is fits
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
 def test_patterns_match_like_those_of_fnmatch(pattern: str, value: str) -> None:
     assert matches(pattern, value) == fnmatch.fnmatchcase(value, pattern)
@@ -209,21 +209,21 @@ _statements = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_statements, st.randoms())
 def test_the_order_of_statements_does_not_matter(statements: list[dict[str, Any]], random: Any) -> None:
     shuffled = random.sample(statements, len(statements))
     assert allowed(*statements, context=CONTEXT) == allowed(*shuffled, context=CONTEXT)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_statements)
 def test_one_deny_overrides_every_allow(statements: list[dict[str, Any]]) -> None:
     deny = {"Effect": "Deny", "Action": "s3:Get*", "Resource": "arn:aws:s3:::b/*"}
     assert not allowed(*statements, deny, allow(), context=CONTEXT)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_statements)
 def test_a_request_needs_an_allow(statements: list[dict[str, Any]]) -> None:
     denies = [{**statement, "Effect": "Deny"} for statement in statements]

@@ -99,7 +99,7 @@ def test_a_body_that_is_not_protobuf_is_refused(api: httpx.Client, body: bytes) 
 
 
 @given(st.binary(max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_bytes_end_in_another_error(data: bytes) -> None:
     try:
         found = protobuf_bodies.decode(envelope("v1", "Pod", data))

@@ -133,7 +133,7 @@ FACTS = st.builds(
 
 
 @given(FACTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_traffic_goes_to_a_canary_without_pods_or_from_stable_pods_that_are_missing(known: CanaryFacts) -> None:
     wanted = traffic(known)
     if wanted is None:
@@ -145,7 +145,7 @@ def test_no_traffic_goes_to_a_canary_without_pods_or_from_stable_pods_that_are_m
 
 
 @given(FACTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_stable_pods_are_never_fewer_than_their_traffic_needs(known: CanaryFacts) -> None:
     weights = weights_of(known.status)
     assert weights is not None
@@ -154,13 +154,13 @@ def test_stable_pods_are_never_fewer_than_their_traffic_needs(known: CanaryFacts
 
 
 @given(FACTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_aborted_update_is_never_promoted(known: CanaryFacts) -> None:
     assert why_promote(replace(known, aborted=True)) == ""
 
 
 @given(FACTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_weight_step_is_complete_only_with_its_pods(known: CanaryFacts) -> None:
     weights = weights_of(known.status)
     if known.step is not None and "setWeight" in known.step:

@@ -40,7 +40,7 @@ def members(fields: FieldSet) -> set[str]:
 
 
 @given(SETS, SETS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_set_operations_are_those_of_sets_of_paths(one: FieldSet, other: FieldSet) -> None:
     one, other = ({key: value for key, value in each.items() if key != "."} for each in (one, other))
     assert members(union(one, other)) == members(one) | members(other)
@@ -59,7 +59,7 @@ def applied(
 
 
 @given(DATA, DATA)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_lone_applier_gets_what_it_applies_last(first: dict[str, str], second: dict[str, str]) -> None:
     live, managers = applied({}, {}, ONE, config_map(first))
     live, managers = applied(live, managers, ONE, config_map(second))
@@ -70,7 +70,7 @@ def test_a_lone_applier_gets_what_it_applies_last(first: dict[str, str], second:
 
 
 @given(DATA, DATA)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_applier_conflicts_exactly_over_other_values_of_shared_fields(
     first: dict[str, str], second: dict[str, str]
 ) -> None:

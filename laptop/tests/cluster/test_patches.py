@@ -23,7 +23,7 @@ OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
 
 
 @given(OBJECTS, OBJECTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_merge_patch_between_two_manifests_turns_one_into_the_other(
     old: dict[str, Any], new: dict[str, Any]
 ) -> None:
@@ -31,7 +31,7 @@ def test_the_merge_patch_between_two_manifests_turns_one_into_the_other(
 
 
 @given(OBJECTS, OBJECTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_patch_is_empty_if_and_only_if_nothing_differs(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert (merge_patch(old, old), changed_paths(old, old)) == ({}, ())
     if old != new:

@@ -142,7 +142,7 @@ def test_a_head_request_has_the_length_and_no_body(url: str) -> None:
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=4).filter(any))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_each_service_gets_exactly_its_weight_of_the_requests(weights: list[int]) -> None:
     router = Router(ObjectStore(), CertificateAuthority())
     targets = [WeightedService(f"s{index}", 80, weight) for index, weight in enumerate(weights)]

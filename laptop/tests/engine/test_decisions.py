@@ -46,7 +46,7 @@ def graphs(draw: st.DrawFn) -> dict[str, ResourceState]:
     return {key: found[key] for key in order}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(graphs())
 def test_every_resource_is_created_after_its_dependencies(graph: dict[str, ResourceState]) -> None:
     ordered = [known.urn for known in in_creation_order(graph)]
@@ -55,7 +55,7 @@ def test_every_resource_is_created_after_its_dependencies(graph: dict[str, Resou
         assert all(ordered.index(needed) < ordered.index(known.urn) for needed in known.needs())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(graphs(), st.data())
 def test_every_resource_is_deleted_after_its_dependents(graph: dict, data: st.DataObject) -> None:
     going = [known for known in graph.values() if data.draw(st.booleans())]
@@ -70,7 +70,7 @@ def test_every_resource_is_deleted_after_its_dependents(graph: dict, data: st.Da
                 assert (known.urn, known.id) in gone
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(graphs(), st.data())
 def test_only_dependents_by_property_are_deleted_first(graph: dict, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from(sorted(graph)))

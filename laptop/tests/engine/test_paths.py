@@ -14,7 +14,7 @@ from pipelines.declarations.errors import MlopsError
 PARTS = st.integers(0, 20) | st.text(min_size=1, max_size=6).filter(lambda text: text != "*")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(min_size=1, max_size=6).filter(lambda text: text != "*"), st.lists(PARTS, max_size=4))
 def test_a_path_round_trips_through_text(first: str, rest: list) -> None:
     path = (first, *rest)
@@ -79,14 +79,14 @@ TREES = st.recursive(
 OBJECTS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(OBJECTS, OBJECTS)
 def test_ignoring_every_property_keeps_the_old_inputs_and_ignoring_none_the_new(old: Any, new: Any) -> None:
     assert keep_ignored(new, old, ["*"]) == old
     assert keep_ignored(new, old, []) == new
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(OBJECTS, OBJECTS)
 def test_every_changed_path_differs_and_no_path_means_equal(old: Any, new: Any) -> None:
     paths = changed_paths(old, new)

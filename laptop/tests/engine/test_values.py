@@ -31,7 +31,7 @@ def without_nulls(value: object) -> object:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), st.data())
 def test_values_and_their_secret_marks_round_trip_through_the_wire_format(values: dict, data: st.DataObject) -> None:
     plain = without_nulls(values)

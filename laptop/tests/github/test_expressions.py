@@ -220,7 +220,7 @@ json_values = st.recursive(
 
 
 @given(value=json_values)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_fromjson_reverses_tojson(value: Any) -> None:
     scope = EvaluationScope({"github": {"event": value}}, {})
     assert evaluate(parse("fromJSON(toJSON(github.event))"), scope) == value
@@ -228,7 +228,7 @@ def test_fromjson_reverses_tojson(value: Any) -> None:
 
 
 @given(text=st.text(alphabet="abc01.'()[]!=<>&|*, -${}", max_size=24))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_parses_or_raises_an_expression_error(text: str) -> None:
     try:
         found = evaluate(parse(text), EvaluationScope({}, {}))

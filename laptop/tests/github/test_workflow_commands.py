@@ -59,7 +59,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
 
 
 @given(value=st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]), max_size=60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_value_round_trips_through_a_block(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     file = tmp_path_factory.mktemp("x") / "output"
     file.write_bytes(f"name<<ghadelimiter_1\n{value}\nghadelimiter_1\n".encode())
@@ -67,7 +67,7 @@ def test_any_value_round_trips_through_a_block(tmp_path_factory: pytest.TempPath
 
 
 @given(secret=st.text(min_size=5, max_size=20).filter(lambda text: len(text.strip()) > 4), around=st.text(max_size=10))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_secret_is_hidden_anywhere_in_a_line(secret: str, around: str) -> None:
     masks = Masks()
     masks.add(secret)

@@ -26,7 +26,7 @@ def test_the_digest_of_the_same_rows_is_the_same_on_every_machine() -> None:
     assert digest_of_rows(ROWS, ["id"]) == "sha256:70c47bed9e265575fc88b2afc80d45e3b213da0fda4b9b9eaafeaf239561d586"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations([0, 1, 2]), cut=st.integers(0, 3), names=st.permutations(ROWS.column_names))
 def test_the_digest_does_not_depend_on_the_order_of_rows_and_columns_or_on_chunks(
     order: list[int], cut: int, names: list[str]

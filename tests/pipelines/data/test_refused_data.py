@@ -127,7 +127,7 @@ COLUMNS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), columns=COLUMNS)
 def test_every_row_of_any_table_is_good_or_quarantined_and_the_report_agrees(data: st.DataObject, columns: Any) -> None:
     declared = contract(

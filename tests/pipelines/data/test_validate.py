@@ -538,7 +538,7 @@ words = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=st.lists(st.lists(words, min_size=2, max_size=4), max_size=12))
 def test_every_row_is_either_good_or_quarantined(rows: list[list[str]]) -> None:
     declared = contract(

@@ -263,7 +263,7 @@ columns = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(declared=columns)
 def test_any_column_is_accepted_or_refused_with_its_place(declared: dict[str, Any]) -> None:
     problems(declared)

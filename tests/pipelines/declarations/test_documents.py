@@ -125,7 +125,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read(tmp_path / "model.yaml", Model)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
 def test_arbitrary_content_raises_only_declaration_errors(content: str | bytes) -> None:
     with pytest.raises(DeclarationError):
@@ -175,7 +175,7 @@ def test_every_value_has_the_line_of_its_key() -> None:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(json_values)
 def test_json_is_read_as_a_json_parser_reads_it(value: object) -> None:
     import json

@@ -159,7 +159,7 @@ hidden = st.sampled_from([".hidden", "__pycache__", "releases", "train.py", "Ð¼Ð
 paths = st.lists(names | hidden, min_size=1, max_size=3).map("/".join)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(paths, st.binary(max_size=20), max_size=6))
 def test_a_committed_folder_has_the_same_digest_as_its_checkout(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]

@@ -43,7 +43,7 @@ def profiles(reference: list[float], current: list[float]) -> tuple[ColumnProfil
     return old["value"], new["value"]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values, values)
 def test_the_distance_on_counts_is_that_of_scipy_on_values(reference: list[float], current: list[float]) -> None:
     old, new = profiles(reference, current)
@@ -62,7 +62,7 @@ def test_the_distance_of_many_rows_has_the_p_value_of_scipy(moved: int) -> None:
     assert p_value == pytest.approx(stats.kstwo.sf(distance, rows), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values, values)
 def test_the_rank_sum_on_counts_is_that_of_scipy_on_values(reference: list[float], current: list[float]) -> None:
     old, new = profiles(reference, current)
@@ -78,7 +78,7 @@ def test_equal_values_and_a_billion_rows_have_a_rank_sum() -> None:
     assert rank_sum(billion, np.sort(billion + np.arange(10) * 10**5)) < 1e-9
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values, values)
 def test_moments_and_counts_are_those_of_the_values(reference: list[float], current: list[float]) -> None:
     for profile, given_values in zip(profiles(reference, current), (reference, current), strict=True):
@@ -88,7 +88,6 @@ def test_moments_and_counts_are_those_of_the_values(reference: list[float], curr
         assert profile.deviation == pytest.approx(np.std(given_values), abs=1e-9 * scale)
 
 
-@settings(deadline=None)
 @given(values, values, st.integers(2, 12))
 def test_merged_bins_keep_every_value_and_are_about_equal(
     reference: list[float], current: list[float], most: int
@@ -102,7 +101,7 @@ def test_merged_bins_keep_every_value_and_are_about_equal(
     assert old_groups.max() <= len(reference) / most + heaviest + 1
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(counts, st.data())
 def test_chi_square_is_that_of_scipy_if_no_bin_is_pooled(old: list[int], data: st.DataObject) -> None:
     new = data.draw(st.lists(st.integers(0, 500), min_size=len(old), max_size=len(old)))

@@ -31,7 +31,7 @@ def facts(profile: ColumnProfile) -> tuple[object, ...]:
     return (profile.rows, profile.nulls, profile.bins.tolist(), levels, profile.mean, profile.deviation)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(numbers, min_size=1, max_size=300), st.lists(st.integers(0, 300), max_size=5), st.randoms())
 def test_the_moments_do_not_depend_on_the_parts_or_on_their_order(values: list[float], cuts: list[int], dice) -> None:  # type: ignore[no-untyped-def]
     array = pa.array(values, pa.float64())

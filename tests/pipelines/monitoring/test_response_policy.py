@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.declarations.model_monitoring import MODEL_CHECKS
@@ -192,7 +192,6 @@ policies = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(reports_of_days, policies, st.randoms())
 def test_whatever_the_reports_and_the_policy(reports: list[Any], by: ModelResponses, random: Any) -> None:
     found = decided(*reports, by=by)
@@ -218,7 +217,6 @@ def test_whatever_the_reports_and_the_policy(reports: list[Any], by: ModelRespon
     assert again is None or (again.response, again.checks) != (found.response, found.checks)
 
 
-@settings(deadline=None)
 @given(policies, st.integers(1, 30))
 def test_a_storm_leads_to_one_response_of_each_kind(by: ModelResponses, windows: int) -> None:
     """Every check is an alarm every hour, for up to 30 hours and a cool-down that is longer."""

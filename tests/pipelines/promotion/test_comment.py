@@ -155,7 +155,7 @@ def test_at_most_twenty_contract_breaks_are_listed() -> None:
 anything = st.text(max_size=300) | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:abc", max_size=300)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything)
 def test_text_cannot_break_out_of_its_cell(text: str) -> None:
     (_, _, line) = table(("a", "b", "c"), [("x", text, "y")])
@@ -164,7 +164,7 @@ def test_text_cannot_break_out_of_its_cell(text: str) -> None:
     assert (len(found), found[0], found[2]) == (3, "x", "y")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything)
 def test_text_is_never_rendered_as_html_a_link_a_mention_or_code(text: str) -> None:
     shown = escape(text)
@@ -202,7 +202,7 @@ def test_escape_neutralizes_markdown(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     preview=st.text(max_size=50) | st.text(alphabet="`\n~x", max_size=200),
     times=st.sampled_from([1, 50, 5000]),
@@ -223,7 +223,7 @@ def test_a_comment_is_never_longer_than_github_accepts(
     assert text.startswith(marker("diabetes-progression", "staging"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="`~\n -x", max_size=400))
 def test_a_preview_never_closes_its_fence(text: str) -> None:
     lines = [*details("Pulumi preview", text, LONGEST_PREVIEW).split("\n")]
@@ -305,7 +305,7 @@ def test_a_review_without_changes_says_so() -> None:
     assert render_review({}, {}) == "<!-- mlops:review -->\n### What this changes\n\nNo environment changes.\n\n"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(anything, st.lists(anything, max_size=5), max_size=5), st.integers(0, 8), anything)
 def test_a_review_is_never_longer_than_github_accepts_and_keeps_every_summary(
     contracts: dict[str, list[str]], environments: int, text: str

@@ -176,7 +176,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
 def test_the_digest_of_a_manifest_depends_only_on_its_values(
     parameters: dict[str, object],

@@ -248,7 +248,7 @@ def test_concurrent_writers_all_append_their_records(dev: EnvironmentDescriptor)
 # --- content of a record ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     reason=st.text(max_size=2000),
     actor=st.text(max_size=200),
@@ -416,7 +416,7 @@ def test_a_malformed_record_is_rejected() -> None:
         read_unsigned(unsigned(bundle(1), {"number": 1}), DEV, MODEL, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.integers(0, len(CHAIN[2]) - 1), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_a_record_is_detected(place: int, bit: int) -> None:
     changed = bytearray(CHAIN[2])
@@ -464,7 +464,7 @@ def test_an_object_that_is_not_a_record_is_an_error(dev: EnvironmentDescriptor, 
 # --- finding the newest record ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(count=st.integers(0, 5000), seen=st.integers(0, 5000))
 def test_the_search_finds_the_newest_record_from_any_start(count: int, seen: int) -> None:
     ledger = Ledger.__new__(Ledger)

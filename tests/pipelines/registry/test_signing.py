@@ -210,7 +210,7 @@ def test_only_p256_keys_verify_signatures() -> None:
 GOOD = canonical_json(signed(statement(metric=1).payload()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_changed_envelope_never_verifies_as_another_statement(data: st.DataObject) -> None:
     content = bytearray(GOOD)
@@ -223,7 +223,7 @@ def test_a_changed_envelope_never_verifies_as_another_statement(data: st.DataObj
     assert verified.statement == statement(metric=1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_rejected_with_a_clear_error(content: bytes) -> None:
     with pytest.raises(signing.BadSignatureError):

@@ -21,7 +21,7 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=12) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
 BODY = json.dumps(features()).encode()
-bounded = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def check(made: Served, body: bytes) -> None:

@@ -25,7 +25,7 @@ def holdout(rows: list[tuple[int, str]], seed: int, share: float) -> set[tuple[i
     return {row for row, kept in zip(rows, chosen, strict=True) if kept}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(keys, keys, seeds, shares)
 def test_a_row_never_moves_between_training_and_holdout_as_the_data_grows(
     first: list[tuple[int, str]], later: list[tuple[int, str]], seed: int, share: float
@@ -34,7 +34,7 @@ def test_a_row_never_moves_between_training_and_holdout_as_the_data_grows(
     assert after & set(first) == before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(keys, seeds, shares, shares)
 def test_a_larger_share_only_adds_rows_to_the_holdout(
     rows: list[tuple[int, str]], seed: int, one: float, other: float
