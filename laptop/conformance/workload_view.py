@@ -30,7 +30,10 @@ _BY_CRON = re.compile(r"-\d{8}$")
 _POD = re.compile(r"pod (\S+)/(\S+)")
 _INTERIM = ("SuccessCriteriaMet", "FailureTarget")  # how long before the end depends on the pods' finalizers
 _TELLING = ("Job", "CronJob", "Deployment")
-_BY_CHANCE = ("SawCompletedJob",)  # not written if a Job ends before the status of its CronJob names it
+_BY_CHANCE = (
+    "SawCompletedJob",  # not written if a Job ends before the status of its CronJob names it
+    "MissingJob",  # written if a Job is removed at the limit of its history while the status still names it
+)
 
 
 def summarise(stage: Stage) -> Summary:
