@@ -216,7 +216,7 @@ def table(record: dict[str, Any]) -> str:
     tests = record["tests"]
     passed = sum(test["ending"] == "passed" for test in tests)
     minutes = counted(round(record["seconds"] / 60), "minute")
-    lines += ["", f"{passed} of {len(tests)} tests passed, in {minutes}; none failed."]
+    lines += ["", f"{passed} of {len(tests)} tests passed, in {minutes}."]
     if repeated := record.get("repeated"):
         names = ", ".join(f"`{test.rpartition('::')[2]}`" for test in repeated)
         lines.append(f"These failed once and passed when they were run again: {names}.")
