@@ -6,12 +6,14 @@ import importlib
 import os
 import platform
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 from pipelines.declarations.atomic_files import write_atomically
-from tools.bench.figures import Figure
+from tools.bench.figures import Figure, measure_part
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -95,7 +97,9 @@ def main(chosen: list[str]) -> None:
     names = chosen or [name for name in PARTS if name not in ON_THE_LAPTOP or find_spec("laptop")]
     for name in names:
         print(f"measuring: {PARTS[name]}", flush=True)
-        figures = importlib.import_module(f"tools.bench.{name}").measure()
+        # In a fresh process, or the memory of one part would count for the next.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            figures = fresh.submit(measure_part, name).result()
         for figure in figures:
             print(f"  {row(figure)}", flush=True)
         write_atomically(PAGE, updated_page(PAGE.read_text(), {name: section(name, figures)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,13 @@ class Figure:
     result: str
     target: str
     met: bool
+
+
+def measure_part(name: str) -> list[Figure]:
+    """Run a part of the benchmarks, and return its figures.
+
+    Args:
+        name: name of its module in `tools.bench`.
+    """
+    figures: list[Figure] = import_module(f"tools.bench.{name}").measure()
+    return figures
