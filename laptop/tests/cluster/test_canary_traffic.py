@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -201,7 +202,8 @@ def test_a_canary_that_errs_under_traffic_is_aborted_although_its_golden_request
     (printed,) = stage.output("harm")
     assert "golden rows match" in printed
     assert f"failed: http://{MODEL}-pong.{stage.namespace}.svc is worse than the live pods after " in printed
-    assert "errors: canary 3" in printed.splitlines()[-1]
+    # A third of its answers are errors; of the first twenty, more or fewer may be.
+    assert re.search(r"errors: canary [1-9][0-9.]* %, live 0 %", printed.splitlines()[-1])
     assert stage.served() == {live}
 
 

@@ -28,7 +28,8 @@ def outputs(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("image", ["training", "serving"])
 def test_an_image_is_built_once_for_its_content(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copied = ("pipelines", "requirements/serving.txt", "requirements/pipelines.txt", "requirements/uv.txt")
+    groups = ("serving", "pipelines", "spark", "uv")
+    copied = ("pipelines", *(f"requirements/{group}.txt" for group in groups))
     project = Project(copy_as_forked(tmp_path / "project", *copied, ".dockerignore"))
     output = tmp_path / "output"
     run = {"GITHUB_OUTPUT": output, "GITHUB_SHA": COMMIT, "GITHUB_RUN_ID": "71", "GITHUB_RUN_ATTEMPT": "2"}
