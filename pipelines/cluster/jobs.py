@@ -29,6 +29,9 @@ LOG_PAUSE_SECONDS = 5.0
 MOST_RERUNS = 2
 """Maximum number of times that a job is run again because EKS Pod Identity was late."""
 
+DEADLINE_SECONDS = 3600.0
+"""How long to wait for the end of a run whose caller names no other time."""
+
 RERUN_SECONDS = 10.0
 """Seconds until it is run again."""
 
@@ -58,7 +61,7 @@ def run_job(
     *,
     variables: Mapping[str, str],
     on_line: Callable[[str], None],
-    deadline_seconds: float = 3600,
+    deadline_seconds: float = DEADLINE_SECONDS,
     after_others: bool = False,
 ) -> JobRun:
     """Run a CronJob once, now. A job whose pods got no credentials did nothing, and is run again.

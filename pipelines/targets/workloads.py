@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from pipelines.cluster.jobs import run_job
+from pipelines.cluster.jobs import DEADLINE_SECONDS, run_job
 from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
+from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
@@ -50,13 +51,7 @@ def run_ingest(
     variables = {LANDING_FILE: file} if file else {}
     if action != "ingest":
         variables |= {LANDING_ACTION: action, DROP_REASON: reason}
-    run_job(
-        descriptor.namespace,
-        f"ingest-{dataset}",
-        variables=variables,
-        on_line=lambda line: log(f"| {line}"),
-        after_others=True,
-    )
+    _run(descriptor, f"ingest-{dataset}", log, variables=variables, after_others=True)
 
 
 def run_monitor(target: Target, environment: str, dataset: str, log: Callable[[str], None]) -> None:
@@ -80,7 +75,7 @@ def run_monitor(target: Target, environment: str, dataset: str, log: Callable[[s
             f"`monitoring` in Pulumi.{environment}.yaml",
         )
     descriptor = target.descriptor(environment)
-    run_job(descriptor.namespace, monitor_name(dataset), variables={}, on_line=lambda line: log(f"| {line}"))
+    _run(descriptor, monitor_name(dataset), log)
 
 
 def run_model_monitor_job(target: Target, environment: str, model: str, log: Callable[[str], None]) -> None:
@@ -108,12 +103,8 @@ def run_model_monitor_job(target: Target, environment: str, model: str, log: Cal
             fix="pull the newest main if a bundle is released there, otherwise release one first",
         )
     descriptor = target.descriptor(environment)
-    if descriptor.images.training is None:
-        raise MlopsError(
-            f"{environment} pins no training image, in which monitors run",
-            fix=f"pin images.training in Pulumi.{environment}.yaml, and deploy",
-        )
-    run_job(descriptor.namespace, model_monitor_name(model), variables={}, on_line=lambda line: log(f"| {line}"))
+    _check_image(descriptor, "monitors run")
+    _run(descriptor, model_monitor_name(model), log)
 
 
 def run_log_compaction(target: Target, environment: str, model: str, log: Callable[[str], None]) -> None:
@@ -133,12 +124,8 @@ def run_log_compaction(target: Target, environment: str, model: str, log: Callab
     if project.release(model, environment).bundle is None:
         raise MlopsError(f"{model} has no inference log job in {environment}: no bundle is released there")
     descriptor = target.descriptor(environment)
-    if descriptor.images.training is None:
-        raise MlopsError(
-            f"{environment} pins no training image, in which the job runs",
-            fix=f"pin images.training in Pulumi.{environment}.yaml, and deploy",
-        )
-    run_job(descriptor.namespace, compaction_name(model), variables={}, on_line=lambda line: log(f"| {line}"))
+    _check_image(descriptor, "the job runs")
+    _run(descriptor, compaction_name(model), log)
 
 
 def change_table(
@@ -158,13 +145,8 @@ def change_table(
     """
     target.project.contract(dataset)
     target.project.check_ingests(environment, dataset)
-    run_job(
-        target.descriptor(environment).namespace,
-        f"ingest-{dataset}",
-        variables={TABLE_CHANGE: change.model_dump_json()},
-        on_line=lambda line: log(f"| {line}"),
-        after_others=True,
-    )
+    variables = {TABLE_CHANGE: change.model_dump_json()}
+    _run(target.descriptor(environment), f"ingest-{dataset}", log, variables=variables, after_others=True)
 
 
 def run_care(target: Target, environment: str, dataset: str, log: Callable[[str], None]) -> None:
@@ -181,13 +163,7 @@ def run_care(target: Target, environment: str, dataset: str, log: Callable[[str]
     """
     target.project.contract(dataset)
     target.project.check_ingests(environment, dataset)
-    run_job(
-        target.descriptor(environment).namespace,
-        care_name(dataset),
-        variables={},
-        on_line=lambda line: log(f"| {line}"),
-        after_others=True,
-    )
+    _run(target.descriptor(environment), care_name(dataset), log, after_others=True)
 
 
 def run_training(target: Target, environment: str, model: str, log: Callable[[str], None]) -> str:
@@ -216,14 +192,42 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
         )
     run = "-".join(filter(None, (os.environ.get(f"GITHUB_RUN_{part}") for part in ("ID", "ATTEMPT"))))
     run = run or secrets.token_hex(8)
-    run_job(
-        descriptor.namespace,
+    _run(
+        descriptor,
         f"train-{model}",
+        log,
         variables={"RUN_ID": run, "SOURCE_COMMIT": _source_commit(target.project)},
-        on_line=lambda line: log(f"| {line}"),
         deadline_seconds=declared.training.deadline_seconds + START_ALLOWANCE_SECONDS,
     )
     return read_run(descriptor, model, run)
+
+
+def _check_image(descriptor: EnvironmentDescriptor, what: str) -> None:
+    if descriptor.images.training is None:
+        raise MlopsError(
+            f"{descriptor.name} pins no training image, in which {what}",
+            fix=f"pin images.training in Pulumi.{descriptor.name}.yaml, and deploy",
+        )
+
+
+def _run(
+    descriptor: EnvironmentDescriptor,
+    cron_job: str,
+    log: Callable[[str], None],
+    *,
+    variables: Mapping[str, str] | None = None,
+    after_others: bool = False,
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> None:
+    """Run a job of an environment, and log its lines so that they are known as its own; see `run_job`."""
+    run_job(
+        descriptor.namespace,
+        cron_job,
+        variables=variables or {},
+        on_line=lambda line: log(f"| {line}"),
+        after_others=after_others,
+        deadline_seconds=deadline_seconds,
+    )
 
 
 def _source_commit(project: Project) -> str:
