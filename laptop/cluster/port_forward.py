@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from laptop.cluster.spdy_frames import Frame, FrameReader, FrameWriter, SpdyError
+from laptop.cluster.taken_connection import TakenConnection
 
 CHANNELS, CHANNELS_BASE64 = "v4.channel.k8s.io", "v4.base64.channel.k8s.io"
 STREAMS = "portforward.k8s.io"
@@ -117,40 +118,18 @@ async def serve_spdy(request: web.Request, dial: Dial) -> web.StreamResponse:
     """Serve SPDY after an upgrade of the HTTP connection."""
     headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": STREAMS}
     response = web.StreamResponse(status=101, headers=headers)
-    incoming = _Incoming()
-    request.protocol.set_parser(incoming)  # type: ignore[arg-type]  # needs feed_data and feed_eof only
+    client = TakenConnection(request)
     await response.prepare(request)
-    transport = request.transport
-    assert transport is not None
-
-    async def send(data: bytes) -> None:
-        transport.write(data)
-        await request.protocol._drain_helper()
-
-    session = _Session(send, dial)
+    session = _Session(client.send, dial)
     try:
-        while data := await incoming.chunks.get():
+        while data := await client.chunks.get():
             await session.receive(data)
     except (SpdyError, ConnectionError):
         pass
     finally:
         await session.close()
-        transport.close()
+        client.close()
     return response
-
-
-class _Incoming:
-    """Bytes of an upgraded connection; b"" is its end."""
-
-    def __init__(self) -> None:
-        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.chunks.put_nowait(data)
-        return False, b""
-
-    def feed_eof(self) -> None:
-        self.chunks.put_nowait(b"")
 
 
 @dataclass

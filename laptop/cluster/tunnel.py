@@ -7,6 +7,8 @@ import contextlib
 
 from aiohttp import web
 
+from laptop.cluster.taken_connection import TakenConnection
+
 _READ = 1 << 16
 
 
@@ -17,22 +19,18 @@ async def serve_tunnel(request: web.BaseRequest, port: int) -> web.StreamRespons
         OSError: nothing listens on the port.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    incoming = _Incoming()
-    request.protocol.set_parser(incoming)  # type: ignore[arg-type]  # needs feed_data and feed_eof only
+    client = TakenConnection(request)
     response = web.StreamResponse(status=200, reason="Connection established")
     await response.prepare(request)
-    transport = request.transport
-    assert transport is not None
 
     async def forth() -> None:
-        while data := await incoming.chunks.get():
+        while data := await client.chunks.get():
             writer.write(data)
             await writer.drain()
 
     async def back() -> None:
         while data := await reader.read(_READ):
-            transport.write(data)
-            await request.protocol._drain_helper()
+            await client.send(data)
 
     ways = [asyncio.create_task(forth()), asyncio.create_task(back())]
     try:
@@ -44,19 +42,5 @@ async def serve_tunnel(request: web.BaseRequest, port: int) -> web.StreamRespons
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        transport.close()
+        client.close()
     return response
-
-
-class _Incoming:
-    """Bytes from the client; b"" is their end."""
-
-    def __init__(self) -> None:
-        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.chunks.put_nowait(data)
-        return False, b""
-
-    def feed_eof(self) -> None:
-        self.chunks.put_nowait(b"")
