@@ -140,9 +140,10 @@ def predicted_versions(
         except MissingTableError:  # nothing was predicted yet
             continue
         for version in list_versions(table):
-            read, _, snapshot = (version.read or "").partition("@")
-            if read == dataset and version.at >= since:
-                found[snapshot] = f"a batch prediction of {model} has read it"
+            if version.read_version is not None and version.at >= since:
+                read, snapshot = version.read_version
+                if read == dataset:
+                    found[snapshot] = f"a batch prediction of {model} has read it"
     return found
 
 

@@ -61,6 +61,12 @@ class TableVersion:
     bundle: str | None = None
     read: str | None = None
 
+    @property
+    def read_version(self) -> tuple[str, str] | None:
+        """The dataset and the snapshot that were predicted; None if it was a file, or for other datasets."""
+        dataset, found, snapshot = (self.read or "").partition("@")
+        return (dataset, snapshot) if found and self.file is None else None
+
 
 def list_versions(table: Table) -> list[TableVersion]:
     """List the versions of a table, the newest first."""

@@ -146,7 +146,7 @@ def read_predictions(descriptor: EnvironmentDescriptor, model: str) -> list[Pred
     for version in list_versions(table):
         if version.bundle is None:  # another engine has written it, for example a compaction
             continue
-        dataset, _, read = (version.read or "").partition("@") if version.file is None else ("", "", "")
+        dataset, read = version.read_version or (None, None)
         facts.append(
             PredictionFact(
                 environment=descriptor.name,
@@ -156,8 +156,8 @@ def read_predictions(descriptor: EnvironmentDescriptor, model: str) -> list[Pred
                 rows=version.added,
                 bundle=version.bundle,
                 file=version.file,
-                dataset=dataset or None,
-                read=read or None,
+                dataset=dataset,
+                read=read,
             )
         )
     return facts
