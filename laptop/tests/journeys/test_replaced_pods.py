@@ -17,9 +17,9 @@ from laptop import lifecycle
 from laptop.demo.material import MODEL, batches
 from laptop.publishing import local_digests
 from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
-from laptop.tests.journeys.test_journeys import log, one_environment
+from laptop.tests.journeys.test_journeys import one_environment
 from laptop.tests.journeys.test_model_monitor import await_true
-from laptop.tests.journeys.test_rollbacks import WAIT_SECONDS, Trial
+from laptop.tests.journeys.test_rollbacks import Trial
 from pipelines.cluster.connection import connect
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import serving_name
@@ -35,7 +35,7 @@ CALLERS = 4
 
 @dataclass
 class Replaced:
-    """What happened while pods were replaced.
+    """Results of the requests that were sent while pods were replaced.
 
     Attributes:
         before, after: names of the pods.
@@ -103,10 +103,7 @@ def replaced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaced]:
         here, hub = bring_up_dev(project, home, running, patch)
         with hub.serving():
             trial = Trial(hub, here.descriptor("dev"), runs={})
-            trial.train(batches(Project(project.root), folder / "batches")["first"])
-            before = trial.merge()
-            deployed = hub.wait("deploy", after=before, seconds=WAIT_SECONDS)
-            assert deployed.conclusion == "success", log(deployed.jobs[-1])
+            trial.release(batches(Project(project.root), folder / "batches")["first"])
         yield replace_each(here.descriptor("dev"))
 
 

@@ -74,6 +74,12 @@ class Trial:
         self.hub.merge(APPROVER, request.number)
         return before
 
+    def release(self, file: Path) -> None:
+        """Train on a file, merge the release, and wait until it is deployed."""
+        self.train(file)
+        run = self.hub.wait("deploy", after=self.merge(), seconds=WAIT_SECONDS)
+        assert run.conclusion == "success", log(run.jobs[-1])
+
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
