@@ -13,13 +13,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
 from tools.bench.figures import Figure
 from tools.bench.measured_process import Used, run_measured
+from tools.bench.monitors import judge
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv" / "bench-drift" / "bin" / "python"
@@ -48,12 +48,8 @@ def write_report(reference: Path, current: Path, page: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     from pipelines.declarations.contract import Column
-    from pipelines.declarations.data_monitoring import DataMonitorSettings
-    from pipelines.monitoring.column_drift import FALSE_DISCOVERY_RATE, compare_column, judge_drift
+    from pipelines.monitoring.column_drift import FALSE_DISCOVERY_RATE, compare_column
     from pipelines.monitoring.column_profiles import profile_streams
-    from pipelines.monitoring.monitor_findings import overall_verdict
-    from pipelines.monitoring.monitor_reports import DataMonitorReport
-    from pipelines.monitoring.report_page import render_page
 
     def batches(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
@@ -63,19 +59,8 @@ def write_report(reference: Path, current: Path, page: Path) -> list[str]:
         Column.model_validate_json(f'{{"name": "c{number}", "logicalType": "number"}}') for number in range(COLUMNS)
     ]
     old, new = profile_streams(columns, batches(reference), batches(current))
-    comparisons = tuple(compare_column(each.name, old[each.name], new[each.name]) for each in columns)
-    findings = tuple(judge_drift(comparisons, DataMonitorSettings()))
-    report = DataMonitorReport(
-        environment="dev",
-        dataset="bench",
-        contract="1.0.0",
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-        snapshot="1",
-        verdict=overall_verdict(findings),
-        findings=findings,
-        columns=comparisons,
-    )
-    page.write_bytes(render_page(report))
+    findings, content = judge([compare_column(each.name, old[each.name], new[each.name]) for each in columns])
+    page.write_bytes(content)
     alarms = [each.subject for each in findings if each.verdict == "alarm"]
     assert alarms == ["c7"], alarms  # 0.05 standard deviations are too little
     return [each.subject for each in findings if (each.p_value or 0) <= FALSE_DISCOVERY_RATE]

@@ -11,12 +11,16 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.bench.figures import Figure
+
+if TYPE_CHECKING:
+    from pipelines.monitoring.column_drift import ColumnComparison
+    from pipelines.monitoring.monitor_findings import MonitorFinding
 
 ROWS = 1_000_000
 COLUMNS = 20
@@ -38,17 +42,35 @@ def generate(path: Path) -> None:
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
+def judge(comparisons: Sequence[ColumnComparison]) -> tuple[tuple[MonitorFinding, ...], bytes]:
+    """Judge compared columns as a data monitor does; return the findings and the page of the report."""
+    from pipelines.declarations.data_monitoring import DataMonitorSettings
+    from pipelines.monitoring.column_drift import judge_drift
+    from pipelines.monitoring.monitor_findings import overall_verdict
+    from pipelines.monitoring.monitor_reports import DataMonitorReport
+    from pipelines.monitoring.report_page import render_page
+
+    findings = tuple(judge_drift(tuple(comparisons), DataMonitorSettings()))
+    report = DataMonitorReport(
+        environment="dev",
+        dataset="bench",
+        contract="1.0.0",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        snapshot="1",
+        verdict=overall_verdict(findings),
+        findings=findings,
+        columns=tuple(comparisons),
+    )
+    return findings, render_page(report)
+
+
 def examine_file(path: Path, times: int) -> dict[str, float]:
     """Profile, judge and report the file in this process; return CPU seconds and peak memory in 10^6 bytes."""
     import pyarrow.parquet as pq
 
     from pipelines.declarations.contract import Column
-    from pipelines.declarations.data_monitoring import DataMonitorSettings
-    from pipelines.monitoring.column_drift import compare_column, judge_drift
+    from pipelines.monitoring.column_drift import compare_column
     from pipelines.monitoring.column_profiles import profile_streams
-    from pipelines.monitoring.monitor_findings import overall_verdict
-    from pipelines.monitoring.monitor_reports import DataMonitorReport
-    from pipelines.monitoring.report_page import render_page
 
     columns = [
         Column.model_validate_json(f'{{"name": "c{number}", "logicalType": "number"}}') for number in range(COLUMNS)
@@ -62,19 +84,7 @@ def examine_file(path: Path, times: int) -> dict[str, float]:
     start = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     old, new = profile_streams(columns, batches(times), [next(batches(1)).slice(0, 1_000)])
     profiled = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    comparisons = tuple(compare_column(c.name, old[c.name], new[c.name]) for c in columns)
-    findings = tuple(judge_drift(comparisons, DataMonitorSettings()))
-    report = DataMonitorReport(
-        environment="dev",
-        dataset="d",
-        contract="1.0.0",
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-        snapshot="1",
-        verdict=overall_verdict(findings),
-        findings=findings,
-        columns=comparisons,
-    )
-    page = render_page(report)
+    _, page = judge([compare_column(c.name, old[c.name], new[c.name]) for c in columns])
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "profile": profiled - start,
@@ -85,7 +95,7 @@ def examine_file(path: Path, times: int) -> dict[str, float]:
 
 
 def measure() -> list[Figure]:
-    """Return the figures, each measured in a process of its own."""
+    """Return the figures, each measured in a fresh process."""
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
