@@ -32,7 +32,7 @@ _EXEMPTION = {"k8s-survives-a-drain": "a session lives in one server; a job that
 
 @dataclass(frozen=True)
 class SparkAccess:
-    """What a job needs to reach a Spark server.
+    """Access of a job to a Spark server.
 
     Attributes:
         variables: environment variables (`EnvVar`).

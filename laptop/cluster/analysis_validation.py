@@ -1,4 +1,4 @@
-"""What makes Argo Rollouts refuse an analysis: its arguments, metrics and limits. Pure functions, in Argo's words."""
+"""Validate the arguments, metrics and limits of an analysis as Argo Rollouts does, with its messages."""
 
 from __future__ import annotations
 

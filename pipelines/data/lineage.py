@@ -135,7 +135,7 @@ def lineage(
 
 @dataclass(frozen=True)
 class ParentRun:
-    """What started the run of a job: a Job of the cluster, a workflow run, or what `OPENLINEAGE_PARENT_ID` names.
+    """Parent of a job's run: a Job of the cluster, a workflow run, or the one that `OPENLINEAGE_PARENT_ID` names.
 
     Attributes:
         namespace, name: identify the parent's job, by OpenLineage's naming conventions.

@@ -40,7 +40,7 @@ SHOWN_FILES = 5
 
 @dataclass(frozen=True)
 class CarePlan:
-    """What the care of a table would do now.
+    """Planned care of a table.
 
     Attributes:
         dataset: name of the contract.

@@ -1,4 +1,4 @@
-"""What the inference log holds: `serving.inference_log` in `model.yaml`, and what the contract's classification leaves.
+"""Content of the inference log: `serving.inference_log` in `model.yaml`, without columns that the contract classifies.
 
 See docs/decisions/0042-keep-personal-data-out-of-the-inference-log.md.
 """
@@ -31,7 +31,7 @@ SampleShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class InferenceLogging(Declaration):
-    """What the inference log of a model keeps.
+    """Settings of a model's inference log.
 
     Attributes:
         sample: share of the answered requests whose inputs and predictions are logged, chosen by their ids. Errors and
@@ -42,7 +42,7 @@ class InferenceLogging(Declaration):
 
 
 class LogPolicy(Declaration):
-    """What a server writes to the inference log.
+    """Policy of a server for its inference log.
 
     Attributes:
         sample: share of the answered requests that are logged.

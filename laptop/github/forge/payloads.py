@@ -67,7 +67,7 @@ def review(item: Review) -> dict[str, Any]:
     return {
         "id": item.id,
         "user": user(item.author),
-        "author_association": "COLLABORATOR",  # nobody else can review here
+        "author_association": "COLLABORATOR",  # only collaborators can review here
         "state": item.state,
         "body": item.body,
         "commit_id": item.commit,

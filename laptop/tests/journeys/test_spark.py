@@ -48,7 +48,7 @@ def test_the_job_on_spark_reports_what_one_process_finds(tmp_path: Path) -> None
         assert "bmi" in run("monitor", "run", DATASET).output
         descriptor: EnvironmentDescriptor = here.descriptor("dev")
         there = read_report(descriptor, DATASET, find_report(descriptor, DATASET))
-        # A command on this machine, with a server of its own.
+        # A command on this machine starts its own server.
         checked = run("contract", "test", DATASET).output
         assert "every rule holds" in checked
         assert checked == run("contract", "test", DATASET, "--engine", "process").output

@@ -1,4 +1,4 @@
-"""What started the run of a job, for OpenLineage."""
+"""The parent of a run, for OpenLineage."""
 
 from __future__ import annotations
 
