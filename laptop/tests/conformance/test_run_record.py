@@ -29,8 +29,8 @@ from laptop.conformance.run_record import (
 from pipelines.declarations.errors import MlopsError
 
 ENDINGS = [
-    TestEnding("a.py::one", "Stacks", ("pulumi", "etcd"), "passed"),
-    TestEnding("a.py::two", "Stacks", ("pulumi",), "skipped", "kwok: not on the PATH"),
+    TestEnding("a.py::one", "Stacks: up, then destroy", ("pulumi", "etcd"), "passed"),
+    TestEnding("a.py::two", "Stacks: up, then destroy", ("pulumi",), "skipped", "kwok: not on the PATH"),
     TestEnding("b.py::three", "Rollouts", ("etcd",), "passed"),
 ]
 
@@ -50,7 +50,7 @@ def test_a_record_counts_the_tests_of_each_engine_and_names_their_subjects() -> 
     assert set(found["engines"]) == set(ENGINES)
     pulumi = found["engines"]["pulumi"]
     assert {key: pulumi[key] for key in ("passed", "failed", "skipped")} == {"passed": 1, "failed": 0, "skipped": 1}
-    assert found["engines"]["etcd"]["ran"] == ["Stacks", "Rollouts"]
+    assert found["engines"]["etcd"]["ran"] == ["Stacks: up, then destroy", "Rollouts"]
     assert found["tests"][1]["reason"] == "kwok: not on the PATH"
     assert (found["seconds"], found["selected"]) == (61, False)
 

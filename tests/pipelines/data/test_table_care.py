@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -395,6 +396,15 @@ def test_files_with_other_rows_are_never_committed(
     with pytest.raises(MlopsError, match="given up before its commit: expected rows with the digest sha256"):
         care(dev)
     assert ids(dev) == [1, 2, 3, 4] and len(versions(dev)) == 4
+
+
+def test_the_job_names_the_models_whose_predictions_have_read_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.Project, "find", lambda: _Declared())
+    monkeypatch.setattr(job.EnvironmentDescriptor, "from_environ", mock.Mock())
+    done = mock.Mock(return_value=dict.fromkeys(("RemovedFiles", "RemovedRows", "JoinedFiles", "ExpiredVersions"), 1))
+    monkeypatch.setattr("pipelines.data.table_care.take_care", done)
+    assert job.main(["care", "visits", "--predicting=price", "--predicting=churn"]) == 0
+    assert done.call_args.args[2] == ["price", "churn"]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.catalog import append, open_or_make_table, open_table
-from pipelines.data.table_care import predicted_versions
+from pipelines.data.table_care import kept_time, plan_care, predicted_versions
 from pipelines.data.versions import list_versions, version_lines
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
@@ -137,6 +138,12 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     assert kept == {snapshots[0]: f"a batch prediction of {MODEL} has read it"}, "the table's care keeps it"
     assert predicted_versions(dev, [MODEL], "diabetes-patients", version.at + timedelta(seconds=1)) == {}
     assert predicted_versions(dev, [MODEL], "other", version.at) == {}
+    # The version that was read is old enough to expire, its prediction not yet.
+    later = version.at + kept_time(SOURCE)
+    with mock.patch("pipelines.data.table_care.compared_snapshots", return_value={}):
+        planned, without = (plan_care(dev, SOURCE, models, later).expiry for models in ([MODEL], []))
+    assert planned.kept[snapshots[0]] == kept[snapshots[0]]
+    assert snapshots[0] in {each.snapshot for each in without.expired}
     facts = LineageFacts(gathered=version.at, predictions=tuple(read_predictions(dev, MODEL)))
     start = find_prediction(facts, MODEL, "dev")
     lines = "\n".join(graph_lines(trace(build_graph(facts), [start], back=True, forward=False)))
