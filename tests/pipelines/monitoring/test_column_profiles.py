@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import ks_2samp, mannwhitneyu
 
 from pipelines.declarations.contract import Column
 from pipelines.declarations.data_monitoring import DataMonitorSettings
@@ -108,6 +109,15 @@ def test_the_label_of_a_level_can_be_printed() -> None:
     texts = pa.array(["a\x1b[31m", "b\u202e"] * 100)
     comparison = compare_column("c", *profiles(declared("string"), texts, texts))
     assert all(bar.label.isprintable() for bar in comparison.bars)
+
+
+def test_a_shifted_mean_shows_in_the_ranks_first() -> None:
+    rng = np.random.default_rng(1)
+    old, new = rng.normal(size=5_000), rng.normal(0.12, 1, 1_000)
+    comparison = compare_column("c", *profiles(declared("number"), pa.array(old), pa.array(new), size=10_000))
+    by_ranks, by_distance = mannwhitneyu(old, new).pvalue, ks_2samp(old, new).pvalue
+    assert 3 * by_ranks < by_distance
+    assert comparison.p_value == pytest.approx(3 * by_ranks, rel=0.2), "three times the least of the three tests"
 
 
 def test_a_flood_of_new_levels_is_counted_together() -> None:
