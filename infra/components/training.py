@@ -9,9 +9,10 @@ import pulumi
 from infra.components.grants import Statements, add_to_prefix, read_prefix, read_table, sign, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
+from infra.components.spark_server import SparkAccess
 from infra.components.storage import Storage
 from pipelines.declarations.model import Model
-from pipelines.declarations.names import table_name
+from pipelines.declarations.names import table_name, training_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,14 @@ class TrainingArgs:
         model: the model to train.
         storage: holds the dataset.
         registry: receives the bundles.
+        spark: leads to the Spark server that sorts the rows; None to read them in the job.
     """
 
     context: JobContext
     model: Model
     storage: Storage
     registry: Registry
+    spark: SparkAccess | None = None
 
 
 class TrainingJob(JobComponent):
@@ -38,14 +41,16 @@ class TrainingJob(JobComponent):
         training = args.model.training
         job = JobArgs(
             context=args.context,
-            name=f"train-{model}",
+            name=training_name(model),
             container="train",
             command=["python", "-m", "pipelines.training", model],
             statements=_statements(args),
             resources=training.resources,
-            scratch="8Gi",
+            scratch=args.context.environment.config.spark.scratch if args.spark is not None else "8Gi",
             deadline_seconds=training.deadline_seconds,
             model=args.model,
+            variables=args.spark.variables if args.spark is not None else (),
+            egress=args.spark.egress if args.spark is not None else (),
         )
         super().__init__("mlops:training:Training", model, job, opts)
 
@@ -60,5 +65,5 @@ def _statements(args: TrainingArgs) -> Statements:
         *read_prefix(registry.bucket, *prefixes),
         *add_to_prefix(registry.bucket, *prefixes),
         *sign(registry.signing_key.arn),
-        *write_prefix(args.storage.logs, f"lineage/train-{model}/"),
+        *write_prefix(args.storage.logs, f"lineage/{training_name(model)}/"),
     ]

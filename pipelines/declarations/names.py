@@ -60,6 +60,11 @@ PREDICTIONS_SUFFIX = "-predictions"
 """End of the names of datasets of predictions. With it, the name of a model is a name of a dataset."""
 
 
+def training_name(model: str) -> str:
+    """Return the name of the workload that trains a model."""
+    return f"train-{model}"
+
+
 def monitor_name(dataset: str) -> str:
     """Return the name of the workload that monitors a dataset."""
     return f"monitor-{dataset}"

@@ -56,6 +56,7 @@ def run_experiment(
     from pipelines.data.row_digest import digest_of_rows
     from pipelines.promotion.trial import try_bundle
     from pipelines.training.training_run import make_bundle
+    from pipelines.training.training_set import in_memory
     from pipelines.training.unconfined import train_unconfined
 
     model = project.model(model_name)
@@ -68,7 +69,8 @@ def run_experiment(
         rows=rows.num_rows,
     )
     no_image = digest_of_bytes(b"")  # the manifest is not kept
-    manifest, files = make_bundle(project, model, contract, rows, known, no_image, say, train_unconfined)
+    ordered = in_memory(rows, model, contract)
+    manifest, files = make_bundle(project, model, contract, ordered, known, no_image, say, train_unconfined)
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
     return Experiment(model, evaluation, judge_experiment(model, evaluation, try_bundle(project, manifest, files)))
 

@@ -11,7 +11,7 @@ from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, La
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name, training_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -194,7 +194,7 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
     run = run or secrets.token_hex(8)
     _run(
         descriptor,
-        f"train-{model}",
+        training_name(model),
         log,
         variables={"RUN_ID": run, "SOURCE_COMMIT": _source_commit(target.project)},
         deadline_seconds=declared.training.deadline_seconds + START_ALLOWANCE_SECONDS,
