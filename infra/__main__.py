@@ -36,6 +36,7 @@ from pipelines.declarations.names import (
     model_monitor_name,
     monitor_name,
     prediction_job_name,
+    predictions_name,
     training_name,
 )
 from pipelines.declarations.project import Project
@@ -79,7 +80,6 @@ def provision() -> None:
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
         cared = TableCareArgs(
             context=context,
-            contract=contracts[name],
             storage=storage,
             registry=registry,
             predicting=project.predicting(name),
@@ -117,11 +117,15 @@ def provision() -> None:
             TrainingJob(name, training, on_cluster)
             jobs.append(training_name(name))
 
-    # Prediction by batch, and a monitor, for each model with a release in this environment
+    # Prediction by batch with the care of its table, and a monitor, for each model with a release in this environment
     for name in (name for name, bundle in releases.items() if bundle is not None):
         predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
         BatchPredictionJob(name, predicting, on_cluster)
-        jobs.append(prediction_job_name(name))
+        predicted = predictions_name(name)
+        TableCare(
+            predicted, TableCareArgs(context=context, storage=storage, registry=registry, predicting=()), on_cluster
+        )
+        jobs += [prediction_job_name(name), care_name(predicted)]
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
     observed = observed if environment.config.monitoring.models else []
     for name in observed:

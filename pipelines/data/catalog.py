@@ -152,6 +152,15 @@ def open_table(descriptor: TablePlace, dataset: str) -> Table:
         ) from None
 
 
+def has_table(descriptor: TablePlace, dataset: str) -> bool:
+    """Return True if an environment has the table of a dataset."""
+    try:
+        open_table(descriptor, dataset)
+    except MissingTableError:
+        return False
+    return True
+
+
 def open_or_make_table(descriptor: TablePlace, contract: Contract) -> Table:
     """Open the table of a dataset that no program provisions; make it first if there is none.
 

@@ -71,8 +71,9 @@ def monitor_name(dataset: str) -> str:
 
 
 def care_name(dataset: str) -> str:
-    """Return the name of the workload that cares for a dataset's table."""
-    return f"care-{dataset}"
+    """Return the name of the workload that cares for a dataset's table; shorter for the predictions of a model."""
+    model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+    return f"care-{dataset}" if model == dataset else f"tend-{model}"
 
 
 def model_monitor_name(model: str) -> str:

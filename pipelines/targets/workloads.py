@@ -155,14 +155,13 @@ def run_care(target: Target, environment: str, dataset: str, log: Callable[[str]
     Args:
         target: where the environment lives.
         environment: its name.
-        dataset: the dataset's name.
+        dataset: the dataset's name, or that of a model's predictions.
         log: receives each line of the job's log.
 
     Raises:
         MlopsError: the dataset or the job does not exist, or the job failed.
     """
-    target.project.contract(dataset)
-    target.project.check_ingests(environment, dataset)
+    target.project.check_cares(environment, dataset)
     _run(target.descriptor(environment), care_name(dataset), log, after_others=True)
 
 

@@ -216,7 +216,8 @@ def test_frames_and_objects_hold_the_training_rows_only(tmp_path: Path, data: Se
         "            yield from frame.f_locals.values()\n"
         "            frame = frame.f_back\n"
         + attacks(
-            names="sorted({type(each).__name__ for each in (*frames(), *gc.get_objects())} & {'TrainingSet', 'HoldoutRows', 'Holdout'})",
+            names="sorted({type(each).__name__ for each in (*frames(), *gc.get_objects())} & "
+            "{'TrainingSet', 'HoldoutRows', 'Holdout'})",
             rows="sorted({len(each) for each in (*frames(), *gc.get_objects()) if isinstance(each, pd.DataFrame)})",
         ),
         data,
