@@ -1,6 +1,7 @@
 """Jobs of a dataset, which CronJobs run.
 
-`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `care <dataset>` in `care-<dataset>`.
+`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `care <dataset>` in `care-<dataset>`, or in
+`tend-<model>` for `<model>-predictions`.
 """
 
 from __future__ import annotations

@@ -70,10 +70,39 @@ def read_version_in_order(
     frame = read_whole_table(
         spark, rows_of_files(table, tasks, stored_types(scan.projection())), dataset, "set engine: process"
     )
-    whole = pa.schema([*schema, *(pa.field(name, kind) for name, kind in added.types.items())])
-    order = sort_order(names, primary_key_of(table, found))
+    key = primary_key_of(table, found)
+    rows = sort_into_file(added.add(frame), dataset, schema, key, added.types, path)
+    expected = sum(task.file.record_count for task in tasks)
+    if rows.count != expected:
+        raise _untrusted(dataset, f"expected {expected} rows, found {rows.count}")
+    return rows, describe_version(place, dataset, found, digest_of_ordered(rows, names), rows.count)
+
+
+def sort_into_file(
+    frame: DataFrame,
+    dataset: str,
+    schema: pa.Schema,
+    key: Sequence[str],
+    added: Mapping[str, pa.DataType],
+    path: Path,
+) -> OrderedFile:
+    """Sort rows on the server, as `in_key_order` does, and write them to a file.
+
+    Args:
+        frame: the rows.
+        dataset: name of the dataset, for errors.
+        schema: columns of the dataset version, and their types.
+        key: its primary key.
+        added: further columns of the rows, by which they are not sorted, and their types.
+        path: the file.
+
+    Raises:
+        MlopsError: the server returned the rows in another order, or the file cannot be written.
+    """
+    whole = pa.schema([*schema, *(pa.field(name, kind) for name, kind in added.items())])
+    order = sort_order(schema.names, key)
     try:
-        rows = write_in_order(stream_in_order(added.add(frame), order), whole, order, path)
+        return write_in_order(stream_in_order(frame, order), whole, order, path)
     except UnorderedRowsError as error:
         raise _untrusted(dataset, str(error)) from None
     except OSError as error:
@@ -81,10 +110,6 @@ def read_version_in_order(
             f"the rows of {dataset} cannot be written to {path.parent}: {error.strerror or error}",
             fix="raise spark.scratch of the environment: the rows must fit there",
         ) from None
-    expected = sum(task.file.record_count for task in tasks)
-    if rows.count != expected:
-        raise _untrusted(dataset, f"expected {expected} rows, found {rows.count}")
-    return rows, describe_version(place, dataset, found, digest_of_ordered(rows, names), rows.count)
 
 
 def _untrusted(dataset: str, problem: str) -> MlopsError:

@@ -43,6 +43,12 @@ def read_training_rows(
     Raises:
         MlopsError: the version does not exist, has no rows, lacks a column of the model, or cannot be read.
     """
+    added = hashes_on_workers(model, contract)
+    return read_version_in_order(spark, place, contract.name, snapshot, added, path)
+
+
+def hashes_on_workers(model: Model, contract: Contract) -> AddedColumns:
+    """Return `KEY_HASH` and `ROW_HASH`, computed by the workers of a server."""
 
     def check(names: Sequence[str]) -> None:
         hashed_columns(names, model, contract)
@@ -59,8 +65,7 @@ def read_training_rows(
         kinds = ", ".join(f"`{name}` {kind}" for name, kind in frame.dtypes)
         return frame.mapInArrow(_hashing(columns), f"{kinds}, `{KEY_HASH}` bigint, `{ROW_HASH}` bigint")
 
-    added = AddedColumns(types={KEY_HASH: pa.int64(), ROW_HASH: pa.int64()}, add=add, check=check)
-    return read_version_in_order(spark, place, contract.name, snapshot, added, path)
+    return AddedColumns(types={KEY_HASH: pa.int64(), ROW_HASH: pa.int64()}, add=add, check=check)
 
 
 def _hashing(columns: HashedColumns) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

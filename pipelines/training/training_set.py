@@ -6,7 +6,9 @@ All rows pass block by block, so memory is bounded while the set is made, whatev
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,8 +47,11 @@ ROW_HASH = "#row"
 SMALLEST_PART = 2
 """Minimum number of rows in the training data and in the holdout."""
 
-HASHES_AT_ONCE = 1 << 24
+HASHES_AT_ONCE = 1 << 21
 """Hashes of rows that are compared in memory at the same time."""
+
+MOST_RANGES = 256
+"""Maximum number of temporary files for hashes; beyond that many rows, more of them are in memory."""
 
 
 @dataclass(frozen=True)
@@ -217,30 +222,34 @@ class TrainingSet:
             is_kept = in_holdout(_hashes(block, KEY_HASH), settings.seed, settings.holdout) == holdout
             yield block, is_kept & pc.is_valid(block.column(self._model.target)).to_numpy(zero_copy_only=False)
 
-    def _hashes_in_ranges(self, column: str, *, holdout: bool, ranges: int) -> Iterator[Hashes]:
-        """Return the hashes of a part of the rows, in ranges of equal width, the lowest first."""
-        for number in range(ranges):
-            found = []
+    def _hashes_in_ranges(self, column: str, *, holdout: bool) -> Iterator[Hashes]:
+        """Return the hashes of a part of the rows, in ranges of equal width, the lowest first.
+
+        Files hold them, so that one range is in memory at a time.
+        """
+        ranges = min(1 + self._rows.count // HASHES_AT_ONCE, MOST_RANGES)
+        with ExitStack() as opened:
+            files = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(ranges)]
             for block, chosen in self._parts([], holdout=holdout):
                 hashes = _hashes(block, column)[chosen]
-                found.append(hashes[(hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32) == number])
-            yield np.concatenate(found)
-
-    @property
-    def _ranges(self) -> int:
-        return 1 + self._rows.count // HASHES_AT_ONCE
+                place = (hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)
+                for number, file in enumerate(files):
+                    file.write(hashes[place == number].tobytes())
+            for file in files:
+                file.seek(0)
+                yield np.frombuffer(file.read(), np.uint64)
 
     def _digest_of_keys(self) -> str:
         """Return the digest of the keys of the holdout: SHA-256 of their hashes in ascending order."""
         digest = hashlib.sha256()
-        for hashes in self._hashes_in_ranges(KEY_HASH, holdout=True, ranges=self._ranges):
+        for hashes in self._hashes_in_ranges(KEY_HASH, holdout=True):
             digest.update(np.sort(hashes).astype("<u8").tobytes())
         return "sha256:" + digest.hexdigest()
 
     def _leaked_rows(self) -> int:
         """Return the number of rows of the holdout that have the features and the target of a training row."""
-        kept = self._hashes_in_ranges(ROW_HASH, holdout=True, ranges=self._ranges)
-        others = self._hashes_in_ranges(ROW_HASH, holdout=False, ranges=self._ranges)
+        kept = self._hashes_in_ranges(ROW_HASH, holdout=True)
+        others = self._hashes_in_ranges(ROW_HASH, holdout=False)
         return sum(int(np.isin(one, other).sum()) for one, other in zip(kept, others, strict=True))
 
 
