@@ -91,32 +91,74 @@ class UnorderedRowsError(ValueError):
     """Rows are not in the order that was asked for."""
 
 
-def write_in_order(parts: Iterable[pa.Table], schema: pa.Schema, order: Sequence[str], path: Path) -> OrderedFile:
-    """Write a stream of rows to a file, and check that they are in order.
+def write_in_order(
+    parts: Iterable[pa.Table], schema: pa.Schema, key: Sequence[str], rest: Sequence[str], path: Path
+) -> OrderedFile:
+    """Write a stream of rows to a file: sort those with equal keys, and check that all are in order.
+
+    Order is ascending, with NaN and then nulls last.
 
     Args:
-        parts: the rows, in parts of any size.
+        parts: the rows, sorted by the key, in parts of any size.
         schema: columns to write, and their types.
-        order: columns that the rows are sorted by, ascending, with NaN and then nulls last.
+        key: columns of the key.
+        rest: columns to sort rows with equal keys by.
         path: the file.
 
     Raises:
-        UnorderedRowsError: the rows are in another order.
+        UnorderedRowsError: the rows are not sorted by the key.
         OSError: the file cannot be written.
     """
-    last = schema.empty_table().select(list(order))
+    order = [*key, *rest]
+    last = schema.empty_table().select(order)
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False) as writer:
-        for block in _in_blocks(parts, schema):
-            sorted_by = pa.concat_tables([last, block.select(list(order))])
-            keys = [(name, "ascending") for name in order]
-            if not np.array_equal(pc.sort_indices(sorted_by, sort_keys=keys), np.arange(sorted_by.num_rows)):
-                raise UnorderedRowsError(f"the rows are not sorted by {', '.join(order)}")
-            last = sorted_by.slice(sorted_by.num_rows - 1)
+        for block in _in_blocks(parts, schema, key, order):
+            following = pa.concat_tables([last, block.select(order)])
+            if not _is_in_order(_order_of(following, order)):
+                raise UnorderedRowsError(f"the rows are not sorted by {', '.join(key or order)}")
+            last = following.slice(following.num_rows - 1)
             writer.write_table(block, row_group_size=BLOCK_ROWS)
     return OrderedFile(path)
 
 
-def _in_blocks(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+def _order_of(rows: pa.Table, order: Sequence[str]) -> pa.Array:
+    return pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in order])
+
+
+def _is_in_order(places: pa.Array) -> bool:
+    return np.array_equal(places, np.arange(len(places)))
+
+
+def _in_blocks(
+    parts: Iterable[pa.Table], schema: pa.Schema, key: Sequence[str], order: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Return rows in blocks. Rows with the key of the last row wait for the next part, which may have more of them."""
+    waiting = schema.empty_table()
+    for rows in _in_pieces(parts, schema):
+        given = pa.concat_tables([waiting, rows])
+        places = _order_of(given, order)
+        given = given if _is_in_order(places) else given.take(places)
+        ready = (given.num_rows - _rows_of_last_key(given, key)) // BLOCK_ROWS * BLOCK_ROWS
+        for start in range(0, ready, BLOCK_ROWS):
+            yield given.slice(start, BLOCK_ROWS).combine_chunks()
+        waiting = given.slice(ready).combine_chunks()
+    for start in range(0, waiting.num_rows, BLOCK_ROWS):
+        yield waiting.slice(start, BLOCK_ROWS).combine_chunks()
+
+
+def _rows_of_last_key(rows: pa.Table, key: Sequence[str]) -> int:
+    """Return how many rows at the end have the same key, as far as it has no NaN."""
+    same = np.ones(rows.num_rows, bool)
+    for name in key:
+        column = rows.column(name)
+        last = column[-1]
+        equal = pc.equal(column, last) if last.is_valid else column.is_null()
+        same &= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
+    return int(same.sum()) if key else 0
+
+
+def _in_pieces(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Return rows with the columns of a schema, at least `BLOCK_ROWS` of them at a time, except at the end."""
     pending: list[pa.Table] = []
     held = 0
     for part in parts:
@@ -124,10 +166,7 @@ def _in_blocks(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Tabl
         pending.append(pa.Table.from_arrays(columns, schema=schema))
         held += part.num_rows
         if held >= BLOCK_ROWS:
-            table = pa.concat_tables(pending)
-            whole = held - held % BLOCK_ROWS
-            for start in range(0, whole, BLOCK_ROWS):
-                yield table.slice(start, BLOCK_ROWS).combine_chunks()
-            pending, held = [table.slice(whole)], held - whole
+            yield pa.concat_tables(pending)
+            pending, held = [], 0
     if held:
-        yield pa.concat_tables(pending).combine_chunks()
+        yield pa.concat_tables(pending)

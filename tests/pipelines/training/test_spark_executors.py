@@ -61,7 +61,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]
         "spark.local.dir": folder,
         "spark.sql.warehouse.dir": folder / "warehouse",
         "spark.sql.shuffle.partitions": 4,
-        "spark.pyspark.python": sys.executable,
     }
     command = [f"{SPARK}/bin/spark-submit", "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
     command += ["--master", "local-cluster[2,1,1024]", *(f"--conf={key}={value}" for key, value in settings.items())]
@@ -71,7 +70,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]
         process = subprocess.Popen(
             [*command, "spark-internal"],
             cwd=folder,
-            env={**environment, "SPARK_LOCAL_IP": "127.0.0.1"},
+            env={**environment, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable},
             stdout=log,
             stderr=log,
             start_new_session=True,

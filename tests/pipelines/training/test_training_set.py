@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.data import ordered_rows
 from pipelines.data.ordered_rows import BLOCK_ROWS, OrderedTable, UnorderedRowsError, write_in_order
-from pipelines.data.row_digest import digest_of_ordered, digest_of_rows
+from pipelines.data.row_digest import digest_of_ordered, digest_of_rows, in_key_order
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.training import training_set
 from pipelines.training.sent_rows import receive_rows
@@ -50,7 +50,7 @@ def test_rows_in_a_file_have_the_digest_and_the_blocks_of_rows_in_memory(tmp_pat
     texts = np.array(["", "a", "ä", None], object)[np.arange(count) % 4]
     rows = pa.table({"id": pa.array(range(count)), "x": pa.array(np.arange(count) / 7), "name": pa.array(texts)})
     parts = [rows.slice(start, 50_000) for start in range(0, count, 50_000)]
-    file = write_in_order(parts, rows.schema, ["id", "name", "x"], tmp_path / "rows.parquet")
+    file = write_in_order(parts, rows.schema, ["id"], ["name", "x"], tmp_path / "rows.parquet")
     assert (file.count, file.schema.names) == (count, ["id", "x", "name"])
     assert [each.num_rows for each in file.blocks(["x"])] == [BLOCK_ROWS, BLOCK_ROWS, 5]
     for one, other in zip(file.blocks(["name", "x"]), OrderedTable(rows).blocks(["name", "x"]), strict=True):
@@ -58,9 +58,24 @@ def test_rows_in_a_file_have_the_digest_and_the_blocks_of_rows_in_memory(tmp_pat
     assert digest_of_ordered(file) == digest_of_rows(rows, ["id"])
 
 
-@pytest.mark.parametrize("order", [[0, 2, 1], [1, 0, 2]])
-def test_rows_in_another_order_are_refused(order: list[int], tmp_path: Path) -> None:
-    rows = pa.table({"id": pa.array([1, 2, None])})
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_rows_with_equal_keys_are_sorted_by_their_other_columns(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    keys = pa.array([*sorted(rng.integers(0, 9, 60).tolist()), None, None, None])
+    rows = pa.table({"id": keys, "x": pa.array(rng.normal(size=63)), "name": pa.array(rng.choice(["a", "b"], 63))})
+    monkeypatch.setattr(ordered_rows, "BLOCK_ROWS", 5)
+    parts = [rows.slice(start, size) for start in range(0, 63, size)]
+    file = write_in_order(parts, rows.schema, ["id"], ["name", "x"], tmp_path / "rows.parquet")
+    assert pa.concat_tables(file.blocks(["id", "x", "name"])) == in_key_order(rows, ["id"])
+    assert {each.num_rows for each in [*file.blocks(["id"])][:-1]} == {5}
+
+
+@pytest.mark.parametrize("order", [[1, 2, 0, 3], [2, 3, 0, 1]])
+def test_rows_in_another_order_are_refused(order: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordered_rows, "BLOCK_ROWS", 1)
+    rows = pa.table({"id": pa.array([1, 2, 3, None])})
     parts = [rows.take(pa.array([at])) for at in order]
     with pytest.raises(UnorderedRowsError, match="not sorted by id"):
-        write_in_order(parts, rows.schema, ["id"], tmp_path / "rows.parquet")
+        write_in_order(parts, rows.schema, ["id"], [], tmp_path / "rows.parquet")
