@@ -13,7 +13,7 @@ from laptop.github.hosting import REPOSITORY
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
 from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
-from laptop.tests.journeys.test_journeys import one_environment
+from laptop.tests.journeys.test_journeys import git, one_environment
 from laptop.tests.journeys.test_monitors import deliver, heavier, run
 from pipelines.data.catalog import read_version
 from pipelines.declarations.contract import ENGINE
@@ -56,6 +56,8 @@ def test_jobs_on_spark_report_and_train_what_one_process_does(tmp_path: Path) ->
         checked = run("contract", "test", DATASET).output
         assert "every rule holds" in checked
         assert checked == run("contract", "test", DATASET, "--engine", "process").output
+        git(project.root, "add", "--all")
+        git(project.root, "-c", "user.name=ada", "-c", "user.email=ada@example.com", "commit", "--message=Train")
         digest = run("train", MODEL).output.splitlines()[-1]
         found = bundles.read_manifest(descriptor, MODEL, digest)
         model, contract = project.model(MODEL), project.contract(DATASET)

@@ -38,7 +38,7 @@ from pipelines.prediction.prediction_request import PREDICTION_REQUEST, FileInpu
 from pipelines.registry import bundles, evidence
 from tests.aws import EmulatedAccount
 from tests.pipelines.prediction.progression import MODEL, patients, progression_bundle, save
-from tests.sample_project import PROJECT, ROOT
+from tests.sample_project import PROJECT, ROOT, work_in_sample
 from tests.signing_environments import GATES, example_build, make_signing_environment
 
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ def test_the_care_of_predictions_joins_their_files_and_keeps_their_lineage(
     before, facts = rows(dev), read_predictions(dev, MODEL)
     assert len(facts) == 10 and {fact.read for fact in facts} == {None, "7"}
     monkeypatch.setenv(VARIABLE, dev.model_dump_json())
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     assert data_command.main(["care", PREDICTIONS]) == 0
     later = datetime.now(UTC) + timedelta(days=399)
     assert take_care(dev, declared, (), later, log.append)["ExpiredVersions"] == 0
