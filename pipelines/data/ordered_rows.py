@@ -147,12 +147,17 @@ def _in_blocks(
 
 
 def _rows_of_last_key(rows: pa.Table, key: Sequence[str]) -> int:
-    """Return how many rows at the end have the same key, as far as it has no NaN."""
+    """Return how many rows at the end have the same key. NaN equals NaN."""
     same = np.ones(rows.num_rows, bool)
     for name in key:
         column = rows.column(name)
         last = column[-1]
-        equal = pc.equal(column, last) if last.is_valid else column.is_null()
+        if not last.is_valid:
+            equal = column.is_null()
+        elif last.as_py() != last.as_py():
+            equal = pc.is_nan(column)
+        else:
+            equal = pc.equal(column, last)
         same &= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
     return int(same.sum()) if key else 0
 
