@@ -58,7 +58,7 @@ def is_predictions(contract: Contract) -> bool:
 
 
 def _id_of(dataset: str) -> str:
-    return f"urn:mlops:contract:{dataset}"
+    return f"urn:mlops:predictions:{dataset}"
 
 
 def predictions_contract(model: Model, source: Contract) -> Contract:

@@ -137,6 +137,7 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     (version,) = list_versions(open_table(dev, PREDICTIONS))
     assert version.read == f"diabetes-patients@{snapshots[0]}"
     kept = predicted_versions(dev, [MODEL, "not-predicted"], "diabetes-patients", version.at)
+    assert (kept_time(SOURCE).days, kept_time(DECLARED.dataset_contract(PREDICTIONS)).days) == (90, 400)
     assert kept == {snapshots[0]: f"a batch prediction of {MODEL} has read it"}, "the table's care keeps it"
     assert predicted_versions(dev, [MODEL], "diabetes-patients", version.at + timedelta(seconds=1)) == {}
     assert predicted_versions(dev, [MODEL], "other", version.at) == {}
