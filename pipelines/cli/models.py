@@ -134,10 +134,12 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, a release file without a bundle for each model, and who approves its releases into
-    CODEOWNERS. Asks for what must differ from other environments, if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, who approves its releases into
+    CODEOWNERS, and its name into the workflow that answers alarms. Asks for what must differ from other environments,
+    if the command runs in a terminal.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+    from pipelines.github.alarm_workflow import RESPOND, write_alarm_environments
     from pipelines.github.release_owners import write_release_owners
 
     project = Project.find()
@@ -155,6 +157,8 @@ def environment(
         click.echo(f"wrote {path.relative_to(project.root)}")
     if write_release_owners(Project(project.root)):
         click.echo("changed .github/CODEOWNERS: look who approves releases to it")
+    if write_alarm_environments(Project(project.root)):
+        click.echo(f"changed {RESPOND}: it answers the alarms of {name}")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 

@@ -184,6 +184,6 @@ def test_an_alarm_about_a_stopped_bundle_needs_nothing(trial: Trial) -> None:
 
 def test_an_alarm_about_an_unknown_environment_enters_none(trial: Trial) -> None:
     unknown = run(trial, "unknown")
-    assert unknown.job("read").conclusion == "failure"
-    assert "production" in log(unknown.job("read"))
+    assert unknown.job("refuse").conclusion == "failure"
+    assert 'unknown environment: "production"' in log(unknown.job("refuse"))
     assert unknown.job("respond").conclusion == "skipped"
