@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 from tools.bench.figures import Figure
+from tools.bench.measured_process import run_measured
 
 REQUESTS = 1_000_000
 FEATURES = 20
@@ -28,7 +27,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 def examine() -> dict[str, float]:
-    """Examine the log in this process; return seconds, CPU seconds and peak memory in 10^6 bytes."""
+    """Examine the log in this process; return seconds, CPU seconds, requests, and the size of the compressed page."""
     from pipelines.declarations.environment import EnvironmentDescriptor
     from pipelines.monitoring.model_monitor import examine_model
     from pipelines.monitoring.model_report_page import render_model_page
@@ -46,7 +45,6 @@ def examine() -> dict[str, float]:
         "requests": report.requests,
         "seconds": time.perf_counter() - begin,
         "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
-        "megabytes": used.ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024),
     }
 
 
@@ -60,15 +58,14 @@ def measure(requests: int = REQUESTS) -> list[Figure]:
         write_log(descriptor, requests, OBJECT_REQUESTS, FEATURES, DIGEST, NOW - timedelta(hours=6))
         environ = {**account.environ(), "MLOPS_ENVIRONMENT": descriptor.model_dump_json()}
         command = [sys.executable, "-m", "tools.bench.model_monitor", "examine"]
-
-        done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, check=True, text=True)
-    found = json.loads(done.stdout)
+        used = run_measured(command, environ)
+    found, megabytes = json.loads(used.output), used.peak / 1e6
     what = f"{found['requests']:,.0f} requests × {FEATURES} features"
     return [
         Figure(f"monitor of {what}", f"{found['seconds']:.1f} s", "", f"{found['cpu']:.1f} CPU s", f"≤ {SECONDS:g} s",
                found["seconds"] <= SECONDS),
-        Figure(f"memory of the monitor of {what}", f"{found['megabytes']:.0f} MB", "", f"{found['megabytes']:.0f} MB",
-               f"≤ {MEGABYTES} MB", found["megabytes"] <= MEGABYTES),
+        Figure(f"memory of the monitor of {what}", f"{megabytes:.0f} MB", "", f"{megabytes:.0f} MB",
+               f"≤ {MEGABYTES} MB", megabytes <= MEGABYTES),
         Figure("its page, compressed; the same bytes again", f"{found['page'] / 1e3:.0f} kB", "",
                f"{found['page'] / 1e3:.0f} kB", f"≤ {PAGE_BYTES / 1e3:g} kB", found["page"] <= PAGE_BYTES),
     ]  # fmt: skip
