@@ -264,7 +264,8 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     click.echo()
     for line in describe_experiment(found):
         click.echo(line)
-    click.echo("\nAn experiment: nothing is registered, so it cannot be released.")
+    click.echo(f"\nExperiment {found.id}: nothing is registered, so it cannot be released.")
+    click.echo(f"To compare experiments: mlops runs compare {model} --here")
 
 
 @click.command(cls=Command)

@@ -46,6 +46,8 @@ svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line);stroke-width:1
 .old{fill:var(--old)}.new{fill:var(--new)}.hit{fill:transparent}
 .span{stroke-width:2}.span.new{stroke:var(--new)}.span.old{stroke:var(--old)}
 .band{fill:none;stroke:var(--band);stroke-width:1.5;stroke-dasharray:4 3}
+.run{fill:none;stroke:var(--old);opacity:.4}.run.best{stroke:var(--new);opacity:.9;stroke-width:1.5}
+.run:hover{stroke:var(--alarm);opacity:1;stroke-width:3}
 .key{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.88rem;color:var(--soft)}
 .key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
 .scroll>svg{min-width:640px}
