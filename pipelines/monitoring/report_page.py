@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines.declarations.plurals import counted
-from pipelines.monitoring.column_drift import ColumnComparison
 from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, alike, in_order
-from pipelines.monitoring.monitor_reports import DataMonitorReport
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
+
+if TYPE_CHECKING:
+    from pipelines.monitoring.column_drift import ColumnComparison
+    from pipelines.monitoring.monitor_reports import DataMonitorReport
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--card:#f6f7f9;--text:#1b1f24;--soft:#57606a;--line:#d8dee4;--old:#8c959f;

@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipelines.monitoring.column_drift import ShareBar
-from pipelines.monitoring.monitor_reports import VolumePoint
+if TYPE_CHECKING:
+    from pipelines.monitoring.column_drift import ShareBar
+    from pipelines.monitoring.monitor_reports import VolumePoint
 
 WIDTH, HEIGHT = 360, 150
 WIDE = 960

@@ -54,7 +54,8 @@ def _read(path: Path) -> RecordedRun:
             facts = RunFacts.model_validate_json(file.read(LARGEST_EXPERIMENT))
     except (OSError, ValueError):
         return RecordedRun(path.stem, None, _time(path.stem), None, None, f"{path.name} is not an experiment")
-    return RecordedRun(path.stem, None, ended_at(facts, _time(path.stem)), None, facts)
+    ended = ended_at(facts)
+    return RecordedRun(path.stem, None, ended if ended is not None else _time(path.stem), None, facts)
 
 
 def _time(name: str) -> datetime:

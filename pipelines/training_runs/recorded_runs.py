@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipelines.declarations.environment import EnvironmentDescriptor
+    from pipelines.registry.runs import Run
     from pipelines.registry.store import Listed
 
 COPIES = ".mlops/run-records"
@@ -81,13 +82,17 @@ def read_runs(descriptor: EnvironmentDescriptor, model: str, root: Path, most: i
     path = root / COPIES / descriptor.name / f"{model}.json"
     kept = _read_copies(path, descriptor.registry_bucket, wanted)
     new = {run: record for run, record in wanted.items() if run not in kept}
-    contents = {run: content.decode(errors="replace") for run, content in runs.read_records(descriptor, new).items()}
-    contents |= _with_facts(descriptor, model, contents)
+    contents = runs.read_records(descriptor, new)
+    records = {run: runs.parse_record(content) for run, content in contents.items()}
+    completed = _with_facts(descriptor, model, records)
+    records |= {run: runs.parse_record(content.encode()) for run, (_, content) in kept.items()} | completed
     if contents:
-        copies = kept | {run: (listed[run].etag, content) for run, content in contents.items()}
+        texts = {run: content.decode(errors="replace") for run, content in contents.items()}
+        texts |= {run: record.model_dump_json() for run, record in completed.items()}
+        copies = kept | {run: (listed[run].etag, text) for run, text in texts.items()}
         _write_copies(path, _Copies(bucket=descriptor.registry_bucket, records=copies))
-    texts = {run: content for run, (_, content) in kept.items()} | contents
-    return [_registered(descriptor.name, run, listed[run], texts.get(run)) for run in wanted], len(listed) - len(wanted)
+    found = [_registered(descriptor.name, run, record, records.get(run)) for run, record in wanted.items()]
+    return found, len(listed) - len(wanted)
 
 
 def _read_copies(path: Path, bucket: str, wanted: Mapping[str, Listed]) -> dict[str, tuple[str, str]]:
@@ -108,22 +113,18 @@ def _write_copies(path: Path, copies: _Copies) -> None:
         return  # a full disk, or a repository that is read-only: the next command reads the records again
 
 
-def _with_facts(descriptor: EnvironmentDescriptor, model: str, contents: Mapping[str, str]) -> dict[str, str]:
-    """Return the records without facts, with the facts of their bundles."""
+def _with_facts(descriptor: EnvironmentDescriptor, model: str, records: Mapping[str, Run | None]) -> dict[str, Run]:
+    """Return those of the records that have no facts, with the facts of their bundles."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pipelines.registry import runs
-
-    def complete(content: str) -> str | None:
-        record = runs.parse_record(content.encode())
-        if record is None or record.facts is not None:
-            return None
-        facts = _facts_of_bundle(descriptor, model, record.bundle)
-        return None if facts is None else runs.Run(bundle=record.bundle, facts=facts).model_dump_json()
-
+    bare = {run: record for run, record in records.items() if record is not None and record.facts is None}
     with ThreadPoolExecutor(BUNDLES_AT_ONCE) as pool:
-        found = zip(contents, pool.map(complete, contents.values()), strict=True)
-        return {run: content for run, content in found if content is not None}
+        found = pool.map(lambda record: _facts_of_bundle(descriptor, model, record.bundle), bare.values())
+        return {
+            run: record.model_copy(update={"facts": facts})
+            for (run, record), facts in zip(bare.items(), found, strict=True)
+            if facts is not None
+        }
 
 
 def _facts_of_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str) -> RunFacts | None:
@@ -162,23 +163,20 @@ def disagreements(descriptor: EnvironmentDescriptor, run: RecordedRun) -> list[s
     return [name for name in RunFacts.model_fields if getattr(facts, name) != getattr(expected, name)]
 
 
-def _registered(environment: str, run: str, listed: Listed, content: str | None) -> RecordedRun:
-    from pipelines.registry import runs
-
-    record = runs.parse_record(content.encode()) if content is not None else None
+def _registered(environment: str, run: str, listed: Listed, record: Run | None) -> RecordedRun:
     if record is None:
         return RecordedRun(run, environment, listed.modified, None, None, "its record is not one of a training run")
     if record.facts is None:
         return RecordedRun(run, environment, listed.modified, record.bundle, None, "its bundle cannot be read")
-    return RecordedRun(run, environment, ended_at(record.facts, listed.modified), record.bundle, record.facts)
+    return RecordedRun(run, environment, ended_at(record.facts) or listed.modified, record.bundle, record.facts)
 
 
-def ended_at(facts: RunFacts, otherwise: datetime) -> datetime:
-    """Return when a run ended, or another time if its facts do not say it."""
+def ended_at(facts: RunFacts) -> datetime | None:
+    """Return when a run ended; None if its facts do not say it."""
     try:
-        return datetime.fromisoformat(facts.finished or "").astimezone(UTC)
+        return datetime.fromisoformat(facts.finished) if facts.finished is not None else None
     except ValueError:
-        return otherwise
+        return None
 
 
 def find_runs(runs: Sequence[RecordedRun], names: Iterable[str], model: str) -> list[RecordedRun]:

@@ -16,8 +16,11 @@ from pipelines.training_runs.recorded_runs import RecordedRun
 NO_VALUE = "none"
 """Text of a parameter that a run does not have."""
 
-HOLDOUT = "holdout"
-"""Fact that says which rows a run was evaluated on."""
+DATA, HOLDOUT = "data", "holdout"
+"""Facts that say on which dataset version a run was trained, and on which rows it was evaluated."""
+
+DIGESTS = ("rows", HOLDOUT, "commit", "model code", "pipelines code", "requirements", "contract", "image")
+"""Facts whose texts are digests: they say if two runs differ, and nothing more."""
 
 LONGEST_TEXT = 200
 """Characters of a parameter's text."""
@@ -137,7 +140,7 @@ def describe_facts(facts: RunFacts) -> dict[str, str]:
     """Return name → text of what a run was made from: parameters, seed, data and code, in this order."""
     described = {
         "seed": str(facts.seed),
-        "data": f"{facts.dataset.dataset} {facts.dataset.snapshot}" if facts.dataset.snapshot != "0" else "a file",
+        DATA: f"{facts.dataset.dataset} {facts.dataset.snapshot}" if facts.dataset.snapshot != "0" else "a file",
         "rows": _short(facts.dataset.content),
         "training rows": str(facts.training_rows),
         HOLDOUT: f"{facts.holdout_rows} rows {_short(facts.holdout)}",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pipelines.declarations.plurals import counted
 from pipelines.monitoring.report_page import cell, escaped, fact_list, page_of
 from pipelines.monitoring.svg_plots import interval_plot, parallel_plot
-from pipelines.training_runs.run_comparison import NO_VALUE, ComparedRun, RunComparison
+from pipelines.training_runs.run_comparison import DATA, DIGESTS, NO_VALUE, ComparedRun, RunComparison
 from pipelines.training_runs.run_lines import figure
 
 MOST_ROWS = 100
@@ -18,6 +18,9 @@ MOST_COLUMNS = 60
 """Metrics in the table."""
 
 MOST_AXES = 9
+MOST_INTERVALS = 80
+"""Runs up to which each has its interval in the plot over time; of more, only the values."""
+
 MOST_LEVELS = 12
 """Texts on an axis. A fact with more of them, such as a commit, has no axis."""
 
@@ -28,6 +31,8 @@ LARGEST_RATIO = 100
 """Ratio of the greatest to the least number from which an axis is logarithmic."""
 
 LARGEST_DRAWN = 1e150
+
+_ON_ONE_LINE = 'style="white-space:nowrap"'
 
 Axis = tuple[tuple[str, str, str], list[float | None]]
 """Name and texts at both ends; place of each run."""
@@ -79,7 +84,8 @@ def _facts(comparison: RunComparison) -> list[tuple[str, str]]:
 
 def _differences(comparison: RunComparison) -> list[str]:
     runs = comparison.runs
-    facts = [axis for name in comparison.differing if (axis := _fact_axis(name, runs)) is not None]
+    drawn = [name for name in comparison.differing if name not in DIGESTS]
+    facts = [axis for name in drawn if (axis := _fact_axis(name, runs)) is not None]
     metrics = [axis for name in comparison.metrics if (axis := _metric_axis(name, runs)) is not None]
     shown = facts[: MOST_AXES - min(len(metrics), 3)]
     # The metric that sorts is the last one.
@@ -111,7 +117,8 @@ def _fact_axis(name: str, runs: Sequence[ComparedRun]) -> Axis | None:
         number is not None or text == NO_VALUE for number, text in zip(numbers, texts, strict=True)
     ):
         return _number_axis(name, numbers)
-    levels = sorted(set(texts))
+    in_time = sorted(zip((each.run.ended for each in runs), texts, strict=True))
+    levels = list(dict.fromkeys(text for _, text in in_time)) if name == DATA else sorted(set(texts))
     if len(levels) > MOST_LEVELS:
         return None
     last = max(len(levels) - 1, 1)
@@ -155,13 +162,15 @@ def _is_drawable(*values: float) -> bool:
 
 def _over_time(comparison: RunComparison) -> list[str]:
     points, faint = [], []
+    crowded = len(comparison.runs) > MOST_INTERVALS
     best = math.inf
     for each in sorted(comparison.runs, key=lambda each: (each.run.ended, each.run.id)):
         estimate = each.metric(comparison.sort)
         if estimate is None or estimate.value is None:
             continue
         value = estimate.value
-        low, high = (value if end is None else end for end in (estimate.low, estimate.high))
+        ends = (None, None) if crowded else (estimate.low, estimate.high)
+        low, high = (value if end is None else end for end in ends)
         if not _is_drawable(value, low, high):
             continue
         points.append((f"{each.run.ended:%Y-%m-%d %H:%M} {each.run.id}", value, low, high))
@@ -171,7 +180,8 @@ def _over_time(comparison: RunComparison) -> list[str]:
     if len(points) < 2:
         return []
     plot = interval_plot(points, (), f"{comparison.sort} by the time of the run", faint)
-    note = '<p class="soft">With 95 % intervals. Blue: better than every run before. Grey: not better.</p>'
+    intervals = "" if crowded else "With 95 % intervals. "
+    note = f'<p class="soft">{intervals}Blue: better than every run before. Grey: not better.</p>'
     heading = f"<h2>{escaped(comparison.sort)} over time</h2>"
     return [heading, note, f'<div class="scroll" tabindex="0">{plot}</div>']
 
@@ -184,7 +194,8 @@ def _table(comparison: RunComparison) -> list[str]:
     rows = []
     for place, each in enumerate(comparison.runs[:MOST_ROWS]):
         kind = "" if each.run.environment is not None else ' <span class="soft">experiment</span>'
-        cells = f"<td><code>{escaped(each.run.id)}</code>{kind}</td><td>{each.run.ended:%Y-%m-%d %H:%M}</td>"
+        cells = f"<td {_ON_ONE_LINE}><code>{escaped(each.run.id)}</code>{kind}</td>"
+        cells += f"<td {_ON_ONE_LINE}>{each.run.ended:%Y-%m-%d %H:%M}</td>"
         cells += "".join(f"<td>{escaped(each.texts.get(name, NO_VALUE))}</td>" for name in facts)
         for name in metrics:
             chance = " ~" if name == comparison.sort and place and comparison.may_be_chance(each) else ""
