@@ -249,7 +249,7 @@ def batches_of(facts: RunFacts) -> Iterator[dict[str, Any]]:
         for name, value in values.items()
     }
     parameters = [{"key": name, "value": value[:LONGEST_PARAMETER]} for name, value in texts.items()]
-    figures = {}
+    figures: dict[str, float] = {}
     for name, estimate in facts.metrics.items():
         ends = ((name, estimate.value), (f"{name}/low", estimate.low), (f"{name}/high", estimate.high))
         figures |= {key: value for key, value in ends if value is not None}

@@ -140,9 +140,9 @@ def run_training(
         evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
         say(f"signed by the key of {descriptor.name}")
         evaluation = Evaluation.model_validate_json(files["evaluation.json"])
-        facts = facts_of_run(manifest, evaluation, started, finished, run.commit, image=run.image)
-        runs.record_run(descriptor, model.name, run.id, digest, version.snapshot, facts)
-    mirror_run(os.environ, descriptor.name, run.id, digest, facts, say)
+        made = facts_of_run(manifest, evaluation, started, finished, run.commit, image=run.image)
+        runs.record_run(descriptor, model.name, run.id, digest, version.snapshot, made)
+    mirror_run(os.environ, descriptor.name, run.id, digest, made, say)
     return digest
 
 
