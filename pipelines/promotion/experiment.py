@@ -13,7 +13,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model, Threshold
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
-from pipelines.declarations.run_facts import facts_of_run
+from pipelines.declarations.run_facts import RunFacts, facts_of_run
 from pipelines.promotion.facts import Facts, Policy, TrialResult
 from pipelines.promotion.verdict import Verdict
 
@@ -29,14 +29,14 @@ class Experiment:
     """Result of an experiment.
 
     Attributes:
-        id: id of its file in the working tree.
         model: the declaration.
+        facts: what it was made from, and how its model did.
         evaluation: metrics on the holdout.
         verdicts: verdicts of `GATES`, in this order.
     """
 
-    id: str
     model: Model
+    facts: RunFacts
     evaluation: Evaluation
     verdicts: tuple[Verdict, ...]
 
@@ -44,9 +44,7 @@ class Experiment:
 def run_experiment(
     project: Project, model_name: str, rows: pa.Table, version: DatasetVersion | None, say: Callable[[str], None]
 ) -> Experiment:
-    """Train a model of the working tree in this process, save its facts as a file, and judge it.
-
-    Registers and signs nothing.
+    """Train a model of the working tree in this process, and judge it. Registers and signs nothing.
 
     Args:
         project: the working tree.
@@ -62,7 +60,6 @@ def run_experiment(
     from pipelines.promotion.trial import try_bundle
     from pipelines.training.training_run import make_bundle, utc_timestamp
     from pipelines.training.unconfined import train_unconfined
-    from pipelines.training_runs.experiments import save_experiment
 
     started = utc_timestamp()
     model = project.model(model_name)
@@ -77,9 +74,9 @@ def run_experiment(
     no_image = digest_of_bytes(b"")  # the manifest is not kept
     manifest, files = make_bundle(project, model, contract, rows, known, no_image, say, train_unconfined)
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
-    name = save_experiment(project.root, facts_of_run(manifest, evaluation, started, utc_timestamp()))
+    facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
     verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))
-    return Experiment(name, model, evaluation, verdicts)
+    return Experiment(model, facts, evaluation, verdicts)
 
 
 def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -> tuple[Verdict, ...]:
