@@ -14,12 +14,12 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import RunId
 from pipelines.declarations.run_facts import RunFacts
-from pipelines.registry import bundles, store
+from pipelines.registry import bundles, clients, store
 
 LARGEST_RECORD = 256 << 10
 """Size limit of a run record, in bytes."""
 
-READ_AT_ONCE = 32
+READ_AT_ONCE = clients.CONNECTIONS
 """Number of run records that are read in parallel."""
 
 
