@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.names import Name, TagValue
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.declarations.token_subject import Repository
 
 VARIABLE = "MLOPS_ENVIRONMENT"
@@ -94,7 +95,7 @@ class AcceptedVulnerability(Declaration):
 
     name: Annotated[str, StringConstraints(min_length=1)]
     reason: Annotated[str, StringConstraints(min_length=1)]
-    until: AwareDatetime
+    until: Timestamp
 
 
 class ImageSizes(Declaration):
@@ -294,8 +295,8 @@ class FreezeWindow(Declaration):
         reason: shown when a promotion is refused.
     """
 
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Timestamp
+    end: Timestamp
     reason: Annotated[str, StringConstraints(min_length=1)]
 
     @model_validator(mode="after")

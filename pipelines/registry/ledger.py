@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import Declaration, first_problem
@@ -27,6 +27,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Commit, Name
 from pipelines.declarations.printable import printable
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import signing, store
 from pipelines.registry.bundles import checked_name
 
@@ -108,7 +109,7 @@ class Event(Declaration):
     """
 
     attempt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    at: AwareDatetime
+    at: Timestamp
     action: Literal["promotion", "rollback", "withdrawal"]
     result: Literal["verified", "refused", "failed", "withdrawn"]
     before: Digest | None
