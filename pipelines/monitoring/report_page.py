@@ -57,7 +57,7 @@ svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line);stroke-width:1
 @media(max-width:720px){thead{display:none}
 tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:10px 0;border-bottom:1px solid var(--line)}
 td,td.n{border:0;padding:0;text-align:left}td.n:empty{display:none}
-td.n::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-basis:100%}}
+td[data-label]::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-basis:100%}}
 summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--new);outline-offset:2px}
 """
 

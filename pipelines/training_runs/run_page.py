@@ -196,7 +196,8 @@ def _table(comparison: RunComparison) -> list[str]:
         kind = "" if each.run.environment is not None else ' <span class="soft">experiment</span>'
         cells = f"<td {_ON_ONE_LINE}><code>{escaped(each.run.id)}</code>{kind}</td>"
         cells += f"<td {_ON_ONE_LINE}>{each.run.ended:%Y-%m-%d %H:%M}</td>"
-        cells += "".join(f"<td>{escaped(each.texts.get(name, NO_VALUE))}</td>" for name in facts)
+        for name in facts:
+            cells += f'<td data-label="{escaped(name)}">{escaped(each.texts.get(name, NO_VALUE))}</td>'
         for name in metrics:
             chance = " ~" if name == comparison.sort and place and comparison.may_be_chance(each) else ""
             cells += cell(escaped(name), f"{figure(each.metric(name))}{chance}")
