@@ -202,7 +202,7 @@ def train(
     the digest of the bundle.
 
     With --here, trains the working tree in this process, with your rights, and prints its metrics and what the gates
-    say. It is an experiment: it makes no bundle, so nothing can be released.
+    say. It is an experiment: it makes no bundle, so nothing can be released. To compare experiments, use `mlops runs`.
     """
     if here:
         if pinned or unless is not None:
@@ -248,6 +248,7 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     from pipelines.data.catalog import read_version
     from pipelines.data.local_rows import find_sample, read_good_rows
     from pipelines.promotion.experiment import describe_experiment, run_experiment
+    from pipelines.training_runs.experiments import save_experiment
 
     if environment is not None and file is not None:
         raise click.UsageError("--env takes the data from an environment: leave out --file")
@@ -268,7 +269,9 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     click.echo()
     for line in describe_experiment(found):
         click.echo(line)
-    click.echo("\nAn experiment: nothing is registered, so it cannot be released.")
+    name = save_experiment(project.root, found.facts)
+    click.echo(f"\nExperiment {name}: nothing is registered, so it cannot be released.")
+    click.echo(f"To compare experiments: mlops runs compare {model} --here")
 
 
 @click.command(cls=Command)

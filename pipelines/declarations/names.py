@@ -16,6 +16,15 @@ ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")
 """Lower-case letters, digits and underscores: valid in Parquet, Glue, SQL and JSON."""
 
 
+RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+"""Id of a training run: 1 to 63 lower-case letters, digits, dots and hyphens."""
+
+Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+"""A git commit, by its full hash."""
+
+Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+"""Timestamp in UTC to the second, `2026-01-31T12:00:00Z`."""
+
 TagValue = Annotated[
     str, StringConstraints(pattern=r"^[\w.:/=+@-]([\w .:/=+@-]*[\w.:/=+@-])?$", min_length=1, max_length=256)
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_responses import ActiveResponse
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
 from pipelines.registry.bundles import checked_name
 from pipelines.registry.ledger import LONGEST_REASON, words
@@ -47,7 +48,7 @@ class ResponseOutcome(Declaration):
     detail: Annotated[str, Field(max_length=LONGEST_REASON)]
     reason: Annotated[str, Field(max_length=LONGEST_REASON)]
     bundle: Digest | None = None
-    at: AwareDatetime
+    at: Timestamp
     run: str = ""
 
 

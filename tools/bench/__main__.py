@@ -30,6 +30,7 @@ PARTS = {
     "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
     "lineage": "Lineage",
+    "runs": "Training runs",
     "serving": "Serving",
     "inference_log": "The inference log",
     "mutation": "Mutation",
