@@ -162,6 +162,10 @@ class _Prediction:
             for name, column in contract.columns.items()
             if is_personal(column)
         }
+        # What was personal when the bundle was trained stays so, also if the contract has forgotten it.
+        self._personal |= {
+            column.name for tensor in self._scorer.schema.inputs for column in tensor.columns if column.personal
+        }
         classes = parse(bundle.files["evaluation.json"], Evaluation, Path("evaluation.json")).classes
         self._probabilities = probability_columns(self._scorer.schema.outputs, classes)
         self.contract = with_probabilities(predictions_contract(model, source), self._probabilities)

@@ -28,6 +28,7 @@ LONGEST_NAME = 63
 """Size limit of the name of a column."""
 
 UNDEFINED = "the model has no finite answer"
+FAILED = "the model fails"
 
 _LABEL, _PROBABILITIES = "label", "probabilities"
 
@@ -183,9 +184,10 @@ class PredictionWriter:
             self.counts.reasons[what] += 1
             found = "" if each.column in self._personal else f", found {each.found}"
             reasons.setdefault(each.row, []).append(what + found)
-        for row in scored.undefined:
-            self.counts.reasons[UNDEFINED] += 1
-            reasons[row] = [UNDEFINED]
+        for why, rows in ((UNDEFINED, scored.undefined), (FAILED, scored.failed)):
+            for row in rows:
+                self.counts.reasons[why] += 1
+                reasons[row] = [why]
         return {row: _shortened("; ".join(listed)) for row, listed in reasons.items()}
 
 

@@ -60,6 +60,9 @@ class Predictor:
         files: name → content; at least `model.onnx` and `schema.json`.
         most_rows: row limit of a request.
 
+    Attributes:
+        golden: the golden predictions that it has repeated; None if it was not checked.
+
     Raises:
         MlopsError: the model cannot be loaded, or does not match its request schema.
     """
@@ -67,6 +70,7 @@ class Predictor:
     def __init__(self, manifest: Bundle, files: Mapping[str, bytes], *, most_rows: int = MOST_ROWS) -> None:
         self.name = manifest.model
         self.digest = manifest.digest
+        self.golden: GoldenPredictions | None = None
         self.schema = parse(files["schema.json"], RequestSchema, Path("schema.json"))
         self._model = OnnxModel(files["model.onnx"], self.schema.inputs, self.schema.outputs)
         self._readers = {
@@ -169,6 +173,7 @@ class Predictor:
             return answer
 
         check_golden(predict, golden, self.digest, single_row_requests=row_count(golden))
+        self.golden = golden
 
 
 def _last_numeric(outputs: Sequence[TensorSpec]) -> int | None:

@@ -19,7 +19,7 @@ from pipelines.data import compaction, file_replacement, table_care
 from pipelines.data import ingest as ingestion
 from pipelines.data.catalog import open_table, read_version
 from pipelines.data.compaction import FEWEST_FILES, GROUP_BYTES, SMALL_FILE, plan_compaction
-from pipelines.data.file_replacement import CurrentFile, current_files, is_settled
+from pipelines.data.file_replacement import CurrentFile, current_files, is_settled, stream_files
 from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import read_status
@@ -181,6 +181,26 @@ def test_care_joins_files_and_every_version_keeps_its_rows(dev: EnvironmentDescr
     assert care(dev)["JoinedFiles"] == 0
     assert ingest(dev, CONTRACT, lambda _: None) == []
     assert {each.state for each in read_status(dev, "visits")} == {"ingested"}
+
+
+@pytest.mark.slow
+def test_joining_files_holds_few_rows_in_memory_however_small_the_files_are(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a few kilobytes can hold gigabytes of equal texts; the job would be killed before it expires versions."""
+    add(dev, tmp_path, 1, 6)
+    table = open_table(dev, "visits")
+    (first, *_) = current_files(table)
+    size = sum(batch.nbytes for batch in stream_files(table, [first]))
+    before = read_version(dev, "visits", None)[1].content
+    monkeypatch.setattr(compaction, "HELD_BYTES", size - 1)
+    done = care(dev)
+    assert (done["JoinedFiles"], done["SmallFiles"]) == (0, 6) and len(versions(dev)) == 6
+    monkeypatch.setattr(compaction, "HELD_BYTES", 2 * size)
+    done = care(dev)
+    assert (done["JoinedFiles"], done["SmallFiles"]) == (4, 4)
+    assert sorted(each.rows for each in current_files(open_table(dev, "visits"))) == [1, 1, 2, 2]
+    assert read_version(dev, "visits", None)[1].content == before
 
 
 @pytest.mark.slow

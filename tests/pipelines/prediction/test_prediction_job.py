@@ -20,6 +20,7 @@ import pytest
 from pipelines.data.catalog import append, open_or_make_table, open_table
 from pipelines.data.table_care import kept_time, plan_care, predicted_versions
 from pipelines.data.versions import list_versions, version_lines
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -36,6 +37,7 @@ from pipelines.prediction.prediction_request import PREDICTION_REQUEST, FileInpu
 from pipelines.registry import bundles, evidence
 from tests.aws import EmulatedAccount
 from tests.pipelines.prediction.progression import MODEL, patients, progression_bundle, save
+from tests.pipelines.serving.bundles import with_file
 from tests.sample_project import PROJECT, ROOT
 from tests.signing_environments import GATES, example_build, make_signing_environment
 
@@ -109,6 +111,22 @@ def test_no_personal_column_reaches_the_predictions(dev: EnvironmentDescriptor, 
     text = json.dumps(rows(dev)) + json.dumps(events(dev))
     assert "secret-marker" not in text and "88776655" not in text
     assert not {"sex", "age", "diary"} & set(rows(dev)[0])
+
+
+def test_what_was_personal_when_the_bundle_was_trained_is_in_no_reason(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    plain = progression_bundle()
+    schema = json.loads(plain.files["schema.json"])
+    next(each for each in schema["inputs"][0]["columns"] if each["name"] == "bmi")["personal"] = True
+    made = with_file(plain, "schema.json", json.dumps(schema).encode())
+    assert not is_personal(SOURCE.columns["bmi"]), "the contract does not say so any more"
+    bundles.push(dev, made.manifest, made.files)
+    evidence.attest(dev, made.manifest, GATES, example_build("dev"))
+    predict(dev, landed(dev, save(tmp_path, patients(2, bmi=[30.0, 88.75])), made.digest))
+    first, second = rows(dev)
+    assert first["refused"] is None
+    assert second["refused"] == "bmi: expected a number greater than 10 and less than 70"
 
 
 def test_the_same_input_and_bundle_are_predicted_once(dev: EnvironmentDescriptor, tmp_path: Path) -> None:

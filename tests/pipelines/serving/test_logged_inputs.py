@@ -13,7 +13,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.inference_logging import LogPolicy, is_sampled
 from pipelines.serving.request_counts import count_of
 from pipelines.serving.server_settings import ServerSettings
-from tests.pipelines.serving.bundles import COLUMNS, DIGEST, ROW, linear_bundle, mixed_bundle
+from tests.pipelines.serving.bundles import COLUMNS, DIGEST, ROW, failing_bundle, linear_bundle, mixed_bundle
 from tests.pipelines.serving.conftest import Serve, features, mixture, row
 
 MARK = 59.0625
@@ -83,6 +83,16 @@ def test_an_unexpected_error_is_logged_without_the_values_that_it_quotes(
         assert "ValueError" in caplog.text
         assert "in fail" in caplog.text
         assert (str(MARK) in caplog.text) is quotes
+
+
+def test_an_error_of_the_model_is_logged_without_the_value_that_onnxruntime_quotes(
+    serve: Serve, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(failing_bundle(), policy=LogPolicy(withheld=("code",)))
+    tensor = {"name": "code", "datatype": "INT64", "shape": [1, 1], "data": [77_665_544]}
+    assert server.infer({"inputs": [tensor]}).status == 500
+    assert "unexpected error: RuntimeError" in caplog.text
+    assert "77665544" not in caplog.text + "".join(capfd.readouterr())
 
 
 def test_a_sample_is_chosen_by_the_id_and_everything_else_is_counted(
