@@ -202,13 +202,15 @@ class LabelJoin:
         labels: the labels.
         attributes: protected attributes that are features of the model, or columns of the labels.
         by_row: True if labels name the row of a request; else only requests of one row get one.
+        sampling_key: key by which the server chose the requests that it logged.
 
     Attributes:
         sample: share of the requests that the log holds. Labels of the others are not unknown.
     """
 
-    def __init__(self, labels: Labels, attributes: Sequence[str], *, by_row: bool) -> None:
+    def __init__(self, labels: Labels, attributes: Sequence[str], *, by_row: bool, sampling_key: bytes) -> None:
         self._labels, self._attributes, self._by_row = labels, attributes, by_row
+        self._sampling_key = sampling_key
         self.sample = 1.0
         self._ids = pa.array(sorted({id_ for id_, _ in labels.values}), pa.string())
         self._times: dict[LabelKey, int] = {}
@@ -246,7 +248,8 @@ class LabelJoin:
         keys = sorted((key for key in self._found if key[0] not in ambiguous), key=lambda key: (self._times[key], key))
         seen = {id_ for id_, _ in self._times}
         missing = (key[0] for key in self._labels.values if key not in self._times and key[0] not in seen)
-        unknown = sum(1 for id_ in missing if self.sample >= 1 or is_sampled(_as_json(id_), self.sample))
+        key = self._sampling_key
+        unknown = sum(1 for id_ in missing if self.sample >= 1 or is_sampled(_as_json(id_), self.sample, key))
         counts = self._labels.counts.model_copy(
             update={"joined": len(keys), "unknown": unknown, "ambiguous": len(ambiguous)}
         )

@@ -180,7 +180,7 @@ class InferenceLog:
         name = answer.id
         if name == _CHECK_ID and not self._is_golden(answer):
             name = b'"%b"' % trace
-        if self._sample < 1 and not is_sampled(name, self._sample):
+        if self._sample < 1 and not is_sampled(name, self._sample, self._predictor.sampling_key):
             self._unsampled += 1
             return
         size = OVERHEAD + answer.size

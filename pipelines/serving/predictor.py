@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.declarations.bundle import Bundle, GoldenPredictions, RequestSchema, TensorSpec
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.inference_logging import sampling_key
 from pipelines.serving.golden import check_golden, row_count
 from pipelines.serving.protocol import RequestOutput, check_parameters, read_request
 from pipelines.serving.request_error import RequestError
@@ -62,6 +63,7 @@ class Predictor:
 
     Attributes:
         golden: the golden predictions that it has repeated; None if it was not checked.
+        sampling_key: chooses the requests that are logged, if only a sample is.
 
     Raises:
         MlopsError: the model cannot be loaded, or does not match its request schema.
@@ -71,6 +73,7 @@ class Predictor:
         self.name = manifest.model
         self.digest = manifest.digest
         self.golden: GoldenPredictions | None = None
+        self.sampling_key = sampling_key(manifest)
         self.schema = parse(files["schema.json"], RequestSchema, Path("schema.json"))
         self._model = OnnxModel(files["model.onnx"], self.schema.inputs, self.schema.outputs)
         self._readers = {

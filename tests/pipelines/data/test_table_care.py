@@ -187,7 +187,7 @@ def test_care_joins_files_and_every_version_keeps_its_rows(dev: EnvironmentDescr
 def test_joining_files_holds_few_rows_in_memory_however_small_the_files_are(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of a few kilobytes can hold gigabytes of equal texts; the job would be killed before it expires versions."""
+    """A file of a few kilobytes can hold gigabytes of equal texts, and a killed job would expire no versions."""
     add(dev, tmp_path, 1, 6)
     table = open_table(dev, "visits")
     (first, *_) = current_files(table)
