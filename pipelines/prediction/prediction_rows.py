@@ -13,6 +13,7 @@ from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.predictions_contract import (
     BATCH_COLUMN,
     BUNDLE_COLUMN,
+    LONGEST_NAME,
     PREDICTION_COLUMN,
     PROBABILITY,
     REFUSED_COLUMN,
@@ -23,9 +24,6 @@ from pipelines.serving.row_scoring import RowScorer, ScoredRows
 
 LONGEST_REASON = 500
 """Size limit of the reason of a refused row, in characters."""
-
-LONGEST_NAME = 63
-"""Size limit of the name of a column."""
 
 UNDEFINED = "the model has no finite answer"
 FAILED = "the model fails"
@@ -71,8 +69,15 @@ def probability_columns(outputs: Sequence[TensorSpec], classes: Sequence[str | i
 def with_probabilities(contract: Contract, columns: Sequence[str]) -> Contract:
     """Return the contract of predictions with the columns of the probabilities of classes."""
     known = contract.columns
+    prediction = known[PREDICTION_COLUMN]
     added = tuple(
-        Column(name=name, logicalType="number", description=f"Probability of {name.removeprefix(PROBABILITY)}.")
+        Column(
+            name=name,
+            logicalType="number",
+            description=f"Probability of {name.removeprefix(PROBABILITY)}.",
+            classification=prediction.classification,
+            tags=prediction.tags,
+        )
         for name in columns
         if name not in known
     )
@@ -113,7 +118,7 @@ class PredictionWriter:
         self._schema = schema
         self._copied = copied
         self._probabilities = probabilities
-        self._personal = personal
+        self._personal = frozenset(personal)
         self._batch = batch
         self._bundle = bundle
         self.counts = Counts()
@@ -128,6 +133,8 @@ class PredictionWriter:
             return self._predict(part)
         except (pa.ArrowException, UnicodeDecodeError) as error:
             found = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            if self._personal.intersection(self._copied):  # the error quotes a value
+                found = type(error).__name__
             raise RefusedInputError(
                 f"{self._name} cannot be predicted: rows from {self.counts.rows + 1} on: expected values that can be "
                 f"read and stored, found: {found}",

@@ -129,6 +129,20 @@ def test_what_was_personal_when_the_bundle_was_trained_is_in_no_reason(
     assert second["refused"] == "bmi: expected a number greater than 10 and less than 70"
 
 
+def test_another_input_whose_digest_begins_alike_is_not_taken_for_this_one(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, snapshots = registered(dev), []
+    for last, first in (("b", 1), ("c", 100)):
+        monkeypatch.setattr(prediction_job, "digest_of_value", lambda _, last=last: f"sha256:{'a' * 12}{last * 52}")
+        path = save(tmp_path, patients(3, first), f"{last}.parquet")
+        snapshots.append(predict(dev, landed(dev, path, bundle)))
+    saved = tmp_path / "saved.parquet"
+    for snapshot, first in zip(snapshots, (1, 100), strict=True):
+        assert save_predictions(dev, PREDICTIONS, snapshot, saved) == 3
+        assert pq.read_table(saved)["patient_id"].to_pylist() == [first, first + 1, first + 2]
+
+
 def test_the_same_input_and_bundle_are_predicted_once(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     first, second = registered(dev), registered(dev, seed=8)
     path = save(tmp_path, patients(10))
@@ -203,7 +217,7 @@ def test_an_input_that_cannot_be_predicted_leaves_nothing(
 def test_a_file_that_was_replaced_is_refused(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     request = landed(dev, save(tmp_path, patients(3)), registered(dev))
     landed(dev, save(tmp_path, patients(4)), request.bundle)
-    with pytest.raises(RefusedInputError, match="was replaced after the request"):
+    with pytest.raises(RefusedInputError, match=r"patients\.parquet: expected sha256:"):
         predict(dev, request)
 
 

@@ -205,6 +205,29 @@ def test_a_copied_column_never_takes_the_place_of_another() -> None:
     text = SOURCE.model_dump(by_alias=True)
     text["schema"][0]["properties"][0]["name"] = "row"
     assert copied_columns(Contract.model_validate(text, strict=False)) == {"row": "row_of_input"}
+    long = "probability_" + "x1" * 25
+    names = ["row", "row_of_input", "row_of_input_2", long, f"{long[:54]}_of_input"[:63]]
+    properties = text["schema"][0]["properties"]
+    more = [{"name": name, "logicalType": "string"} for name in names[1:]]
+    text["schema"][0]["properties"] = [*properties, *more]
+    text["customProperties"] = [{"property": "predictionColumns", "value": names[1:]}]
+    contract = Contract.model_validate(text, strict=False)
+    copied = copied_columns(contract)
+    assert list(copied) == names and copied["row"] == "row_of_input_3"
+    assert len(set(copied.values())) == len(names)
+    assert set(copied.values()) < set(predictions_contract(DECLARED.model(MODEL), contract).columns)
+
+
+def test_a_prediction_is_as_protected_as_what_it_predicts() -> None:
+    text = SOURCE.model_dump(by_alias=True)
+    model = DECLARED.model(MODEL)
+    (target,) = [each for each in text["schema"][0]["properties"] if each["name"] == model.target]
+    target |= {"classification": "restricted", "tags": ["health"]}
+    made = predictions_contract(model, Contract.model_validate(text, strict=False))
+    columns = with_probabilities(made, ("probability_0",)).columns
+    for name in ("prediction", "probability_0"):
+        assert (columns[name].classification, columns[name].tags) == ("restricted", ("health",))
+    assert predictions_contract(model, SOURCE).columns["prediction"].classification is None
 
 
 @pytest.mark.parametrize(
