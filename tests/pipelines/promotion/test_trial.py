@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +68,28 @@ def test_a_bundle_is_tried_in_a_process_without_credentials(monkeypatch: pytest.
     assert 0 < found.p99_ms < 1000
     assert found.version == found.serving_version == HERE
     assert "secret" not in environ.values()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux confines a process")
+def test_the_process_reads_nothing_but_its_code_and_the_bundle_and_opens_no_socket(tmp_path: Path) -> None:
+    secret, own = tmp_path / "credentials", tmp_path / "bundle"
+    secret.write_text("secret")
+    own.mkdir()
+    code = f"""
+import socket, resource
+from pathlib import Path
+from pipelines.promotion.trial_process import PROCESS_MEMORY, _restrict
+_restrict(Path({str(own)!r}))
+assert resource.getrlimit(resource.RLIMIT_DATA)[1] == PROCESS_MEMORY
+for forbidden in (Path({str(secret)!r}).read_text, socket.socket):
+    try:
+        forbidden()
+    except PermissionError:
+        print("refused")
+"""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(trial._SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n" * 2, done.stderr
 
 
 def test_a_model_that_needs_too_much_memory_does_not_work() -> None:
