@@ -18,6 +18,7 @@ from pipelines.declarations.inference_logging import is_sampled
 from pipelines.declarations.model_monitoring import LabelSource
 from pipelines.monitoring.model_report import LabelCounts
 from pipelines.monitoring.request_log import LoggedRows
+from pipelines.serving.protocol import LONGEST_ID
 
 Numbers = NDArray[np.float64]
 LabelKey = tuple[str, int]
@@ -78,12 +79,14 @@ def read_labels(
         since: start of the oldest window.
 
     Returns:
-        Columns `id`, `row`, `label`, `time` and the attributes; `row` is 0 and `time` is null if there is none.
+        Columns `id`, `row`, `label`, `time` and the attributes; `row` is 0 and `time` is null if there is none. Texts
+        that are longer than the id of a request can be are null.
 
     Raises:
         MlopsError: the table or one of its columns does not exist, or AWS denied a request.
     """
     from pipelines.data.catalog import open_table
+    from pipelines.data.row_streams import stream_rows
     from pipelines.declarations.errors import MlopsError
 
     table = open_table(descriptor, source.dataset)
@@ -104,12 +107,27 @@ def read_labels(
     if kind.startswith("timestamp"):
         text = since.isoformat(timespec="microseconds")
         newer = f"{source.time} >= '{text if kind == 'timestamptz' else text[:-6]}'"
-    found = table.scan(row_filter=newer, selected_fields=tuple(chosen)).to_arrow()
+    schema, batches = stream_rows(table, table.scan(row_filter=newer, selected_fields=tuple(chosen)))
+    found = pa.Table.from_batches(map(_without_long_texts, batches), schema)
     empty = pa.nulls(found.num_rows)
     columns = {name: found[column] if column is not None else empty for name, column in named.items()}
     if source.row is None:
         columns["row"] = pa.array(np.zeros(found.num_rows, dtype=np.int64))
     return pa.table({**columns, **{name: found[name] for name in extra if name not in columns}})
+
+
+def _without_long_texts(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Replace texts by null that no request, class or group has. A small file can hold gigabytes of them."""
+    import pyarrow.compute as pc
+
+    def short(column: pa.Array) -> pa.Array:
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return column
+        place = pa.array(np.arange(len(column)))
+        is_short = pc.less_equal(pc.utf8_length(column), LONGEST_ID)
+        return column.take(pc.if_else(is_short, place, pa.scalar(None, place.type)))  # copies those texts only
+
+    return pa.RecordBatch.from_arrays([short(column) for column in rows.columns], schema=rows.schema)
 
 
 def resolve_labels(
