@@ -13,6 +13,7 @@ from unittest import mock
 
 import boto3
 import pytest
+from pydantic import ValidationError
 
 from pipelines.data import __main__ as job
 from pipelines.data import compaction, file_replacement, table_care
@@ -23,7 +24,7 @@ from pipelines.data.file_replacement import CurrentFile, current_files, is_settl
 from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import read_status
-from pipelines.data.orphan_files import plan_orphans
+from pipelines.data.orphan_files import ORPHAN_DAYS, plan_orphans
 from pipelines.data.table_care import kept_time, overdue_versions, plan_care, plan_lines, take_care
 from pipelines.data.table_changes import TableChange, make_change
 from pipelines.data.version_retention import ExpiryPlan
@@ -31,6 +32,7 @@ from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model import BatchPrediction
 from pipelines.registry.store import Listed
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
@@ -134,6 +136,13 @@ def test_only_old_files_that_nothing_names_are_orphans() -> None:
         Listed("t/data/orphan", 1, "", now - timedelta(days=7)),
     ]
     assert [each.key for each in plan_orphans(stored, frozenset({"t/data/named"}), now)] == ["t/data/orphan"]
+
+
+def test_no_batch_prediction_runs_for_so_long_that_its_files_look_unused() -> None:
+    longest = BatchPrediction(deadline_seconds=5 * 86_400).deadline_seconds
+    assert timedelta(seconds=longest) < timedelta(days=ORPHAN_DAYS) - timedelta(days=1)
+    with pytest.raises(ValidationError):
+        BatchPrediction(deadline_seconds=longest + 1)
 
 
 def test_versions_stay_for_90_days_or_the_shorter_retention() -> None:
