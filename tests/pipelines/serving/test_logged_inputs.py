@@ -137,7 +137,7 @@ def test_the_share_of_a_sample_is_that_of_the_ids() -> None:
     assert all(is_sampled(each, 1.0, b"") for each in ids[:1000])
 
 
-def test_a_caller_cannot_choose_what_is_sampled_from_what_it_is_told(serve: Serve) -> None:
+def test_a_caller_cannot_choose_what_is_sampled_by_the_answers(serve: Serve) -> None:
     """The digest of a bundle is in every answer. Only the registry has the digests of its files."""
     server, other = serve(), serve(with_file(linear_bundle(), "evaluation.json", b"[]"))
     keys = [each.predictor.sampling_key for each in (server, other)]
@@ -145,8 +145,8 @@ def test_a_caller_cannot_choose_what_is_sampled_from_what_it_is_told(serve: Serv
     chosen = [{each for each in ids if is_sampled(each, 0.1, key)} for key in keys]
     assert all(100 < len(each) < 300 for each in chosen)
     assert len(chosen[0] & chosen[1]) < 60, "the ids of one bundle's sample say nothing about another's"
-    told = server.infer(features()).body + server.get(f"/v2/models/{NAME}").body
-    assert keys[0].hex().encode() not in told and keys[0] != bytes.fromhex(server.bundle.digest[7:])
+    said = server.infer(features()).body + server.get(f"/v2/models/{NAME}").body
+    assert keys[0].hex().encode() not in said and keys[0] != bytes.fromhex(server.bundle.digest[7:])
 
 
 def test_lost_records_are_written_with_the_next_count(serve: Serve) -> None:
