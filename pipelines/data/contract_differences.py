@@ -153,7 +153,7 @@ def _descriptions(old: Contract, new: Contract) -> Iterator[ContractDifference]:
     for name, column in old.columns.items():
         other = new.columns.get(name)
         if other is not None:
-            was, now = (each.model_dump(mode="json", by_alias=True) for each in (column, other))
+            was, now = (_by_property(each.model_dump(mode="json", by_alias=True)) for each in (column, other))
             yield from _keys(name, was, now, _CHECKED)
 
 
@@ -170,9 +170,11 @@ def _by_property(dumped: dict[str, Any]) -> dict[str, Any]:
     """Give each service level and custom property a separate key, so that no long list hides a difference."""
     found = {key: value for key, value in dumped.items() if key not in _LISTS}
     for key in _LISTS:
+        named: dict[str, list[Any]] = {}
         for entry in dumped.get(key) or ():
             said = {name: value for name, value in entry.items() if name != "property" and value not in (None, [], ())}
-            found[f"{key} {entry['property']}"] = said["value"] if set(said) == {"value"} else said
+            named.setdefault(f"{key} {entry['property']}", []).append(said["value"] if set(said) == {"value"} else said)
+        found |= {name: values[0] if len(values) == 1 else values for name, values in named.items()}
     return found
 
 

@@ -111,6 +111,10 @@ def test_a_service_level_or_a_property_is_compared_by_its_name() -> None:
         "the dataset: customProperties predictionColumns was ['seen'], is ['seen', 'left'] (breaks nothing)",
     ]
     assert effects(kept(30), kept(30)) == {}
+    one, two = ([{"property": "latency", "value": value} for value in values] for values in ((4, 5), (3, 5)))
+    assert set(effects(contract(SEEN, slaProperties=one), contract(SEEN, slaProperties=two))) == {
+        ("", "slaProperties latency")
+    }
     table = old.table.model_copy(update={"custom_properties": old.custom_properties})
     both = old.model_copy(update={"tables": (table,)})
     assert set(effects(old, both)) == {("", "table customProperties predictionColumns")}
