@@ -229,6 +229,17 @@ def test_care_expires_old_versions_but_none_that_a_tag_or_a_bundle_names(
 
 
 @pytest.mark.slow
+def test_versions_expire_also_if_files_cannot_be_joined(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(dev, tmp_path, 1, 3)
+    monkeypatch.setattr("pipelines.data.table_care.compact", mock.Mock(side_effect=MlopsError("cannot be joined")))
+    with pytest.raises(MlopsError, match="cannot be joined"):
+        care(dev, later=LATER)
+    assert len(versions(dev)) == 1
+
+
+@pytest.mark.slow
 def test_care_keeps_every_version_if_the_registry_cannot_be_read(
     account: EmulatedAccount, dev: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
