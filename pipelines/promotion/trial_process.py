@@ -111,9 +111,11 @@ def _restrict(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (PROCESS_MEMORY, PROCESS_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if is_enforceable():
-        code = [Path(__file__).parents[1], *map(Path, (sys.prefix, sys.base_prefix, *filter(None, sys.path)))]
+        package = Path(__file__).resolve().parents[1]
+        # An entry that holds this package is a source tree, with files other than code.
+        libraries = [each for each in map(Path, filter(None, sys.path)) if not package.is_relative_to(each.resolve())]
         with suppress(MlopsError):  # the kernel cannot; the limits hold
-            confine([folder, *code], [])
+            confine([folder, package, Path(sys.prefix), Path(sys.base_prefix), *libraries], [])
 
 
 def main(arguments: list[str]) -> int:

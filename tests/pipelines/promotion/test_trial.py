@@ -81,7 +81,7 @@ from pathlib import Path
 from pipelines.promotion.trial_process import PROCESS_MEMORY, _restrict
 _restrict(Path({str(own)!r}))
 assert resource.getrlimit(resource.RLIMIT_DATA)[1] == PROCESS_MEMORY
-for forbidden in (Path({str(secret)!r}).read_text, socket.socket):
+for forbidden in (Path({str(secret)!r}).read_text, Path({str(ROOT / "README.md")!r}).read_text, socket.socket):
     try:
         forbidden()
     except PermissionError:
@@ -89,7 +89,7 @@ for forbidden in (Path({str(secret)!r}).read_text, socket.socket):
 """
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(trial._SOURCE)}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
-    assert done.stdout == "refused\n" * 2, done.stderr
+    assert done.stdout == "refused\n" * 3, done.stderr
 
 
 def test_a_model_that_needs_too_much_memory_does_not_work() -> None:
