@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from infra.components.grants import read_prefix, write_prefix
+from infra.components.grants import read_prefix, write_matching
 from infra.components.labels import selector
 from infra.components.registry import Registry
 from infra.components.serving import PORT
@@ -68,7 +68,10 @@ class ServingIdentity(pulumi.ComponentResource):
                 namespace=args.namespace,
                 statements=[
                     *read_prefix(args.registry.bucket, f"bundles/{model.name}/", f"evidence/{model.name}/"),
-                    *write_prefix(args.storage.logs, f"inference/{model.name}/"),
+                    # No Parquet files: they say which objects of the log a reader leaves out.
+                    *write_matching(
+                        args.storage.logs, f"inference/{model.name}/*.jsonl", f"inference/{model.name}/counts/*.json"
+                    ),
                 ],
                 model=model,
                 ingress=[

@@ -191,6 +191,8 @@ class Prometheus(Declaration):
         pod_port: port of its pods, if it is a Service of the cluster; None for the port of the URL.
         scraper_namespace: namespace of the pods that scrape, which may then connect to the pods of endpoints; None for
             that of the Service.
+        job: name of the scrape job of the endpoints: the label `job`, which Prometheus itself adds. None for all jobs;
+            then every pod that is scraped can pretend to be one of an endpoint.
     """
 
     url: Annotated[
@@ -200,6 +202,7 @@ class Prometheus(Declaration):
     certificate_authority: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----\n")] | None = None
     pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     scraper_namespace: Name | None = None
+    job: Annotated[str, StringConstraints(pattern=r"^[\w./:-]{1,200}$")] | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> Prometheus:

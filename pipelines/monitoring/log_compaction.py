@@ -184,7 +184,7 @@ class LogCompaction:
         """Return an object if all of it is records of one bundle whose schema is known."""
         try:
             bundle = str(json.loads(content[: content.find(b"\n")])["bundle"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         form = self._form(bundle)
         records = None if form is None else _records(content, form, bundle)

@@ -244,7 +244,7 @@ class RequestLog:
                 if record["bundle"] != self._bundle:
                     line = json.dumps({name: record[name] for name in _KEPT if name in record}).encode()
                 kept.append(self._parse(line + b"\n"))
-            except (ValueError, KeyError, TypeError, pa.ArrowNotImplementedError):
+            except (ValueError, KeyError, TypeError, RecursionError, pa.ArrowNotImplementedError):
                 unreadable += 1
         return (pa.concat_tables(kept).combine_chunks() if kept else self._form.empty_table()), unreadable
 

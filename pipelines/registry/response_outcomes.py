@@ -23,6 +23,9 @@ LARGEST_OUTCOME = 8 << 10
 MOST = 100_000
 """Number of outcomes of a model that are listed."""
 
+MOST_OF_AN_ID = 20
+"""Number of outcomes with the same id that are read. An alarm that is handled again does no harm."""
+
 
 class ResponseOutcome(Declaration):
     """What became of an alarm.
@@ -66,14 +69,14 @@ def write_outcome(descriptor: EnvironmentDescriptor, outcome: ResponseOutcome) -
         return
 
 
-def find_outcome(descriptor: EnvironmentDescriptor, model: str, alarm: str) -> ResponseOutcome | None:
-    """Return what became of an alarm; None if it was not handled yet.
+def find_outcomes(descriptor: EnvironmentDescriptor, model: str, alarm: str) -> list[ResponseOutcome]:
+    """Return the newest outcomes of the alarms with an id, the newest first; none if it was not handled yet.
 
     Raises:
-        MlopsError: the registry cannot be read, or the outcome is malformed.
+        MlopsError: the registry cannot be read, or an outcome is malformed.
     """
     found = [key for key in _keys(descriptor, model) if _id_in(key) == alarm]
-    return _read(descriptor, found[0]) if found else None
+    return [_read(descriptor, key) for key in found[:MOST_OF_AN_ID]]
 
 
 def read_outcomes(

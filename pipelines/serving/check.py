@@ -234,13 +234,16 @@ def open_counters(trial: CanaryTrial) -> tuple[RequestCounters, RequestCounters]
         UnavailableError: Prometheus cannot be asked as it is declared.
     """
     slow = trial.settings.bounds.p99_ms / 1000
-    if trial.settings.prometheus is None:
+    prometheus = trial.settings.prometheus
+    if prometheus is None:
         canary, live = (counters_of(url, trial.model, slow, _TIMEOUT_SECONDS) for url in (trial.canary, trial.live))
         return canary, live
-    query = open_prometheus(trial.settings.prometheus, trial.environ, _TIMEOUT_SECONDS)
+    query = open_prometheus(prometheus, trial.environ, _TIMEOUT_SECONDS)
     for pod_hash in trial.hashes:
         counters_query(trial.model, pod_hash)  # raises an error if it is missing
-    first, second = (PrometheusCounters(query, trial.model, pod_hash, slow) for pod_hash in trial.hashes)
+    first, second = (
+        PrometheusCounters(query, trial.model, pod_hash, slow, prometheus.job) for pod_hash in trial.hashes
+    )
     return first, second
 
 
