@@ -78,9 +78,12 @@ def test_the_shell_gets_what_it_asks_for(running: Laptop) -> None:
     assert ADMINISTRATOR not in plain
     assert "http_proxy" not in plain
     more = "\n".join(shell_commands(running, {}, administrator=True, inside_vpc=True))
+    member = "\n".join(shell_commands(running, {}, inside_vpc=True, security_groups=["sg-0123abcd"]))
     assert "engineer-credentials" not in more
     assert f"export {ADMINISTRATOR}=1" in more
-    assert f"export http_proxy={running.proxy}" in more
+    assert f"export http_proxy={running.proxy}\nexport https_proxy={running.proxy}\n" in more
+    assert f"export SSL_CERT_FILE={running.home / 'cluster' / 'ca.crt'}" in more
+    assert f"export https_proxy={running.proxy.replace('//', '//sg-0123abcd:laptop@')}" in member
 
 
 def test_status_lists_the_delays_and_other_ones_are_refused(running: Laptop) -> None:
