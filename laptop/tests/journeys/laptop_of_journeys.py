@@ -19,14 +19,18 @@ from laptop.publishing import publish_locally
 from laptop.shell_environment import network_variables
 from pipelines.declarations.project import Project
 
-REALISTIC = "MLOPS_TEST_REALISTIC"
-"""Variable with the time scale of a realistic laptop; `make test-realistic` sets it."""
+REALISTIC = "REALISTIC_JOURNEYS"
+"""Variable with the time scale of a realistic laptop; `make test-realistic` sets it.
 
-_SCALE = float(os.environ.get(REALISTIC) or 0)  # now: journeys remove the variables of this project
+Not one of the project, `MLOPS_…`: tests remove these from their environment before this module is imported.
+"""
+
+SCALE = float(os.environ.get(REALISTIC) or 0)
+"""Time scale of a realistic laptop; 0 for one that is not."""
 
 
 def start_laptop(
-    home: Path, root: Path, patch: pytest.MonkeyPatch, *, time_scale: float = 1.0, scale: float = _SCALE
+    home: Path, root: Path, patch: pytest.MonkeyPatch, *, time_scale: float = 1.0, scale: float = SCALE
 ) -> Laptop:
     """Start a laptop that ends with this process. The process is its administrator, inside of the private network.
 
