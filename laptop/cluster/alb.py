@@ -69,6 +69,7 @@ class LoadBalancers:
 
     def see(self, ingress: Object, region: str) -> str:
         """Note an Ingress and its annotations, and return the DNS name of its load balancer."""
+        self._note_faults()
         known = self._balancers.get(uid_of(ingress))
         if known is None:
             known = self._balancers[uid_of(ingress)] = _Balancer(self._clock(), hostname_of(ingress, region))
@@ -152,6 +153,7 @@ class LoadBalancers:
 
     def register(self, namespace: str, service: str, addresses: Iterable[PodAddress]) -> None:
         """Make these pods the targets of a Service. Others leave after a while."""
+        self._note_faults()
         now, wanted = self._clock(), {address.uid: address for address in addresses}
         known = self._targets.setdefault((namespace, service), {})
         for uid, address in wanted.items():
@@ -197,11 +199,15 @@ class LoadBalancers:
 
         While the laptop has the fault, only what was due before it has happened.
         """
-        now = self._clock()
-        if fault not in self._faults():
-            self._began.pop(fault, None)
-            return max(0.0, due - now)
-        return 0.0 if due <= self._began.setdefault(fault, now) else _NEVER
+        self._note_faults()
+        if fault not in self._began:
+            return max(0.0, due - self._clock())
+        return 0.0 if due <= self._began[fault] else _NEVER
+
+    def _note_faults(self) -> None:
+        """Note when faults began: before anything that is created from now on is due."""
+        now, faults = self._clock(), self._faults()
+        self._began = {fault: self._began.get(fault, now) for fault in faults}
 
     def seconds_to_gone(self, namespace: str, service: str) -> list[float]:
         """Return the seconds until each leaving target of a Service is gone."""
