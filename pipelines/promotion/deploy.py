@@ -15,6 +15,7 @@ from functools import partial
 from pipelines.cluster.canary_logs import reason_of_check
 from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
 from pipelines.cluster.pod_logs import WORKLOAD
+from pipelines.cluster.rollout_pods import why_not_ready
 from pipelines.cluster.rollouts import (
     FailedRolloutError,
     InconclusiveCanaryError,
@@ -322,10 +323,11 @@ def follow_rollout(
         raise InconclusiveCanaryError(error.what + (f": {why}" if why else ""), fix=error.fix) from None
     except FailedRolloutError as error:
         why = reason_of_check(namespace, model, bundle, "failed")
+        found = f"the canary check says: {why}" if why else why_not_ready(namespace, model, bundle)
         look = f"kubectl -n {namespace} describe pods -l {WORKLOAD}={serving_name(model)}"
         agree = f"release another bundle, or propose what is live ({SYNC})"
         raise FailedRolloutError(
-            error.what + (f"; the canary check says: {why}" if why else ""),
+            error.what + (f"; {found}" if found else ""),
             fix=agree if why else f"see why the pods are not ready: {look}. Then deploy again, or {agree}",
         ) from None
 

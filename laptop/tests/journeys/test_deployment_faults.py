@@ -363,7 +363,7 @@ def test_pods_that_never_become_ready_end_the_rollout_and_leave_the_traffic(stor
     assert story.runs["not ready"].conclusion == "failure"
     said = story.error("not ready")
     assert f"the rollout of {MODEL} in {story.dev.namespace} failed:" in said
-    assert "timed out progressing" in said, said
+    assert "is not ready: its readiness gate target-health.elbv2.k8s.aws/" in said, said
     assert f"describe pods -l app.kubernetes.io/name=serve-{MODEL}. Then deploy again" in said
     assert "its deployment of" in story.error("audit of not ready")
 

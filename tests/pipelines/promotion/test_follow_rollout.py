@@ -17,7 +17,7 @@ from tests.sample_project import ROOT
 MODEL, BUNDLE = "diabetes-progression", "sha256:" + "a" * 64
 
 
-def follow(error: MlopsError, why: str) -> MlopsError:
+def follow(error: MlopsError, why: str, pods: str = "") -> MlopsError:
     """Follow a rollout that ends in an error, and whose checks say why; return what a person reads."""
     target: Any = SimpleNamespace(project=Project(ROOT))
     module = "pipelines.promotion.deploy"
@@ -25,6 +25,7 @@ def follow(error: MlopsError, why: str) -> MlopsError:
         mock.patch(f"{module}.check_canary_again", return_value=False),
         mock.patch(f"{module}.wait_for_rollout", mock.Mock(side_effect=error)),
         mock.patch(f"{module}.reason_of_check", return_value=why),
+        mock.patch(f"{module}.why_not_ready", return_value=pods),
         pytest.raises(type(error)) as caught,
     ):
         follow_rollout(target, "dev", MODEL, BUNDLE, print, lambda: None)
@@ -39,8 +40,8 @@ def test_a_canary_that_failed_is_said_in_the_words_of_its_check() -> None:
 
 
 def test_pods_that_never_became_ready_are_to_be_looked_at() -> None:
-    found = follow(FailedRolloutError("the rollout of m in n failed: aborted"), "")
-    assert found.what == "the rollout of m in n failed: aborted"
+    found = follow(FailedRolloutError("the rollout of m in n failed: aborted"), "", "the pod p is not ready: Unhealthy")
+    assert found.what == "the rollout of m in n failed: aborted; the pod p is not ready: Unhealthy"
     assert f"describe pods -l app.kubernetes.io/name=serve-{MODEL}. Then deploy again" in found.fix
 
 
