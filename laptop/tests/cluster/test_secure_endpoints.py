@@ -42,6 +42,16 @@ except urllib.error.HTTPError as error:
 """
 
 
+def taking_turns(made: dict[str, Any]) -> dict[str, Any]:
+    """Return a Rollout whose Services take turns, as those of the program do."""
+    canary = made["spec"]["strategy"]["canary"]
+    for key in ("stableService", "canaryService"):
+        del canary[key]
+    canary |= PING_PONG
+    canary["trafficRouting"]["alb"]["rootService"] = "m-ping"
+    return made
+
+
 class Site:
     """A realistic cluster with an account, and a release behind an Ingress."""
 
@@ -79,8 +89,8 @@ class Site:
             ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
         return group
 
-    def release(self, namespace: str, **annotations: str) -> None:
-        """Serve a release by HTTPS at HOST."""
+    def release(self, namespace: str, manifest: dict[str, Any] | None = None, **annotations: str) -> None:
+        """Serve a release by HTTPS at HOST; its Rollout is `manifest`, or one of `m` that answers `v1`."""
         for name in ("m-ping", "m-pong"):
             ports = [{"name": "http", "port": 80, "targetPort": "http"}]
             spec = {"selector": {"app": "m"}, "ports": ports}
@@ -90,13 +100,7 @@ class Site:
         rule = {"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
         metadata = {"name": "m", "annotations": {"alb.ingress.kubernetes.io/listen-ports": '[{"HTTPS": 443}]', **named}}
         self.eks.create(INGRESS, namespace, {"metadata": metadata, "spec": {"rules": [rule]}})
-        made = rollout("v1", [], replicas=1)
-        canary = made["spec"]["strategy"]["canary"]
-        for key in ("stableService", "canaryService"):
-            del canary[key]
-        canary |= PING_PONG
-        canary["trafficRouting"]["alb"]["rootService"] = "m-ping"
-        self.eks.create(ROLLOUT, namespace, made)
+        self.eks.create(ROLLOUT, namespace, manifest or taking_turns(rollout("v1", [], replicas=1)))
         phase(self.eks, namespace, "Healthy")
         self.clock.pass_time(1000)
 
