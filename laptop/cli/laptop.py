@@ -132,7 +132,6 @@ def env(administrator: bool, inside_vpc: bool, security_groups: tuple[str, ...])
     from laptop import lifecycle
     from laptop.shell_environment import shell_commands
 
-    running = lifecycle.find(home(Project.find()))
     if security_groups and not inside_vpc:
         raise MlopsError("--security-group: expected --inside-vpc with it, found nothing", fix="add --inside-vpc.")
     for group in security_groups:
@@ -140,6 +139,7 @@ def env(administrator: bool, inside_vpc: bool, security_groups: tuple[str, ...])
             raise MlopsError(
                 f"security group {group!r}: expected sg- and 8 to 17 hexadecimal digits", fix="correct it."
             )
+    running = lifecycle.find(home(Project.find()))
     commands = shell_commands(
         running, os.environ, administrator=administrator, inside_vpc=inside_vpc, security_groups=security_groups
     )
