@@ -100,6 +100,7 @@ class Router:
         self._balancers = balancers
         self._account = account
         self._secure: dict[str, tuple[tuple[str, ...], web.ServerRunner]] = {}  # uid of an Ingress → names, listener
+        self._awaited: set[tuple[str, str]] = set()  # uid of an Ingress, and the certificate that it waits for
         self._region = region
         self._store = store
         self._authority = authority
@@ -177,7 +178,9 @@ class Router:
             return
         hostname = balancers.see(event.object, self._region())
         arn = certificate_of(event.object)
-        if arn and balancers.certificate(uid_of(event.object))[0] != arn:
+        wanted_of = (uid_of(event.object), arn)
+        if arn and balancers.certificate(uid_of(event.object))[0] != arn and wanted_of not in self._awaited:
+            self._awaited.add(wanted_of)
             self._begin(self._find_certificate(balancers, event.object, arn))
         wanted = {"ingress": [{"hostname": hostname}]}
         if (event.object.get("status") or {}).get("loadBalancer") != wanted:
@@ -189,18 +192,20 @@ class Router:
 
     async def _find_certificate(self, balancers: LoadBalancers, ingress: Object, arn: str) -> None:
         """Give a load balancer the certificate that its Ingress names, once the account has it."""
-        while self._account is not None:
+        now: Object | None = ingress
+        while self._account is not None and now is not None:
             try:
                 names = await asyncio.to_thread(self._account.certificate_names, arn)
             except MlopsError as error:
                 record(self._store, INGRESS, ingress, "FailedDeployModel", error.what, warning=True)
             else:
                 balancers.certify(uid_of(ingress), arn, names)
-                return
+                break
             await asyncio.sleep(_LOOK)
             now = self._store.find(INGRESS, namespace_of(ingress), name_of(ingress))
-            if now is None or uid_of(now) != uid_of(ingress) or certificate_of(now) != arn:
-                return
+            if now is not None and (uid_of(now) != uid_of(ingress) or certificate_of(now) != arn):
+                break
+        self._awaited.discard((uid_of(ingress), arn))
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
