@@ -17,6 +17,9 @@ from pipelines.serving.inference_log import InferenceLog
 from pipelines.serving.predictor import SHORT_DIGITS, Predictor
 from pipelines.serving.request_error import Header, RequestError
 from pipelines.serving.request_metrics import ABANDONED, OVERLOADED, RequestMetrics
+from pipelines.serving.shadow_protocol import LIVE_ANSWER, SHADOW_PATH, TAKEN, AnswerFigures
+from pipelines.serving.shadow_receiver import ShadowReceiver
+from pipelines.serving.shadow_sender import ShadowSender
 from pipelines.serving.trace import TRACE, TRACE_AND_SPAN, Trace, continue_trace, new_parent
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class Application:
         metrics: counts requests.
         largest_body: limit of a request body, in bytes.
         body_seconds: seconds allowed for the rest of a body to arrive.
+        sender: copies requests to a canary; None if the model declares no shadow step.
+        receiver: counts the copies that this server takes as a canary; None to take none.
     """
 
     def __init__(
@@ -58,11 +63,15 @@ class Application:
         *,
         largest_body: int = LARGEST_BODY,
         body_seconds: float = BODY_SECONDS,
+        sender: ShadowSender | None = None,
+        receiver: ShadowReceiver | None = None,
     ) -> None:
         self._name = model
         self._metrics = metrics
         self._largest_body = largest_body
         self._body_seconds = body_seconds
+        self._sender = sender
+        self._receiver = receiver
         self._waiting = 0
         self._predictor: Predictor | None = None
         self._log: InferenceLog | None = None
@@ -102,12 +111,12 @@ class Application:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one HTTP request of the ASGI protocol."""
         if scope["path"] not in self._infer_paths or scope["method"] != "POST":
-            await self._answer_other(scope, send)
+            await self._answer_other(scope, receive, send)
             return
         start = perf_counter()
         metrics = self._metrics
         metrics.in_flight += 1
-        status = ABANDONED
+        status, body = ABANDONED, b""
         more: tuple[Header, ...] = ()
         try:
             pairs = scope["headers"]
@@ -151,6 +160,9 @@ class Application:
                 self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
             elif status >= 500 and status != OVERLOADED and self._log is not None:
                 self._log.record_failure(status, parent[TRACE])
+            if self._sender is not None and self._sender.is_on and body and scope["path"] == self._common_path:
+                prediction = None if answer is None else answer.prediction
+                self._sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
         finally:
             metrics.in_flight -= 1
             metrics.answered(status, perf_counter() - start, is_versioned=scope["path"] != self._common_path)
@@ -188,12 +200,42 @@ class Application:
             raise RequestError(413, too_large, (_CLOSE,))
         return b"".join(pieces)
 
-    async def _answer_other(self, scope: Message, send: Send) -> None:
+    async def _take_copy(self, scope: Message, receive: Receive) -> int:
+        """Answer a copy of a request, count both sides and discard the answer; return the status of the response.
+
+        Raises:
+            RequestError: it is not a copy, or cannot be answered now.
+        """
+        start = perf_counter()
+        predictor, receiver = self._predictor, self._receiver
+        if predictor is None or receiver is None:
+            raise RequestError(503, "the model is being loaded", (_RETRY,))
+        headers = dict(scope["headers"])
+        live = AnswerFigures.from_header(headers.get(LIVE_ANSWER, b""))
+        message: Message = {"more_body": True}
+        body = await self._whole_body(b"", headers, message, receive)
+        if body is None:
+            return ABANDONED
+        parent, prediction = new_parent(), None
+        try:
+            prediction = predictor.answer(body, parent[TRACE_AND_SPAN]).prediction
+            status = 200
+        except RequestError as error:
+            status = error.status
+        except Exception:
+            status = 500
+            _unexpected(parent, quotes=self._log is None or not self._log.withholds)
+        receiver.compared(AnswerFigures(status, perf_counter() - start, prediction), live)
+        return TAKEN
+
+    async def _answer_other(self, scope: Message, receive: Receive, send: Send) -> None:
         headers: tuple[Header, ...] = ()
         content_type: tuple[Header, ...] = self._fixed
         try:
             path, method = scope["path"].rstrip("/"), scope["method"]
-            if path == "/metrics" and method in ("GET", "HEAD"):
+            if path == SHADOW_PATH and method == "POST" and self._receiver is not None:
+                status, content = await self._take_copy(scope, receive), b""
+            elif path == "/metrics" and method in ("GET", "HEAD"):
                 kind, content = self._metrics.exposition()
                 status = 200
                 content_type = ((b"content-type", kind.encode()), *self._fixed[1:])
