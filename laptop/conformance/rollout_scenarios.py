@@ -119,6 +119,7 @@ class RolloutScenarios:
             *self._aborts(),
             *self._rollbacks(),
             *self._analyses(),
+            *self._shadow_steps(),
             *self._scaling(),
             *self._pauses(),
             *self._deadlines(),
@@ -335,6 +336,33 @@ class RolloutScenarios:
                 failed,
                 self._steer(abort=False),
                 until(phase="Degraded", aborted=True, pods={"v1": 2}, runs=lambda runs: len(runs) == 2),
+            ),
+        ]  # fmt: skip
+
+    def _shadow_steps(self) -> list[Scenario]:
+        """Return scenarios of the steps that the program declares for a model with a shadow step."""
+        four: Object = {"replicas": 4}
+        plan: list[Object] = [
+            {"setCanaryScale": {"weight": 50}}, _PAUSE, _ANALYSIS,
+            {"setWeight": 10}, {"setCanaryScale": {"matchTrafficWeight": True}}, _PAUSE, {"setWeight": 50}, _PAUSE,
+        ]  # fmt: skip
+
+        def shadowed(name: str, fate: str, *steps: Part) -> Scenario:
+            begun = [self._live("v1", plan, spec=four), self._deploy("v2", plan, spec=four)]
+            alone = self._paused(1, "v2", pods={"v1": 4, "v2": 2}, weight=0)
+            return self._scenario(
+                name, *begun, alone, self._promote(), *steps, stage={"check": self._manifests.check(fate=fate)}
+            )
+
+        return [
+            shadowed(
+                "shadow-step-passes", "exit-0",
+                self._paused(5, "v2", pods={"v1": 4, "v2": 1}, weight=10), self._promote(),
+                self._paused(7, "v2", pods={"v1": 4, "v2": 2}, weight=50), self._promote(), self._done("v2", 4),
+            ),
+            shadowed(
+                "shadow-step-fails", "exit-1",
+                until(phase="Degraded", aborted=True, pods={"v1": 4}, weight=0),
             ),
         ]  # fmt: skip
 

@@ -32,6 +32,7 @@ PARTS = {
     "lineage": "Lineage",
     "serving": "Serving",
     "inference_log": "The inference log",
+    "shadow_traffic": "Shadow traffic",
     "mutation": "Mutation",
 }
 """Module → heading on the page, in order."""
