@@ -58,7 +58,7 @@ class CanaryCheckArgs:
 
 
 def analysis_step(
-    model: str, bundle: Digest, seconds: int, *, by_release: bool = False, shadow_percent: int | None = None
+    model: str, bundle: Digest, seconds: int, *, by_release: bool = False, shadow_percent: int = 0
 ) -> dict[str, Any]:
     """Return the rollout step that checks the canary.
 
@@ -67,10 +67,9 @@ def analysis_step(
         bundle: digest of the bundle on trial.
         seconds: duration of the check.
         by_release: True to name the pods of both releases, which a Prometheus tells apart.
-        shadow_percent: share of the requests to copy to the canary: 0 in a traffic step; None if the model declares no
-            shadow step.
+        shadow_percent: share of the requests to copy to the canary; 0 in a traffic step.
     """
-    shadow = [] if shadow_percent is None else [{"name": _SHADOW, "value": str(shadow_percent)}]
+    shadow = [{"name": _SHADOW, "value": str(shadow_percent)}] if shadow_percent else []
     return {
         "analysis": {
             "templates": [{"templateName": check_name(model)}],
@@ -102,7 +101,8 @@ class CanaryCheck(pulumi.ComponentResource):
         hashes = (
             [{"name": item["name"]} for item in _HASHES] if context.environment.config.monitoring.prometheus else []
         )
-        shadow = [{"name": _SHADOW}] if context.model.serving.shadow is not None else []
+        # Traffic steps do not give this one.
+        shadow = [{"name": _SHADOW, "value": "0"}] if context.model.serving.shadow is not None else []
         child = pulumi.ResourceOptions(parent=self)
         name = check_name(model)
         self._shared = metadata(context.environment, name, context.model)

@@ -355,16 +355,17 @@ def steps_of(serving: Serving, analysis: Callable[..., dict[str, Any]]) -> list[
         serving: what the model declares.
         analysis: returns the step that checks the canary for a number of seconds; takes `shadow_percent` as well.
     """
-    shadow, rollout = serving.shadow, serving.rollout
+    steps = [({"setWeight": step.weight}, analysis(step.pause_seconds)) for step in serving.rollout]
+    shadow = serving.shadow
     if shadow is None:
-        return [part for step in rollout for part in ({"setWeight": step.weight}, analysis(step.pause_seconds))]
-    first, *later = (({"setWeight": step.weight}, analysis(step.pause_seconds, shadow_percent=0)) for step in rollout)
+        return [part for step in steps for part in step]
+    (first_weight, first_check), *later = steps
     return [
-        {"setCanaryScale": {"weight": max(shadow.percent, rollout[0].weight)}},
+        {"setCanaryScale": {"weight": max(shadow.percent, serving.rollout[0].weight)}},
         analysis(shadow.pause_seconds, shadow_percent=shadow.percent),
-        first[0],
+        first_weight,
         {"setCanaryScale": {"matchTrafficWeight": True}},
-        first[1],
+        first_check,
         *(part for step in later for part in step),
     ]
 

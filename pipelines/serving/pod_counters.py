@@ -74,7 +74,11 @@ def read_metrics(text: str, p99_seconds: float, prefix: str = "") -> tuple[str, 
     if prefix:
         named = f"inference_{prefix}"
         about = [sample for sample in samples if sample[0] == _ABOUT]
-        chosen = [(f"inference_{name.removeprefix(named)}", *rest) for name, *rest in samples if name.startswith(named)]
+        chosen = [
+            (f"inference_{name.removeprefix(named)}", labels, value)
+            for name, labels, value in samples
+            if name.startswith(named)
+        ]
         if not chosen:
             raise UnreadableMetricsError("metrics of a pod: expected counts of copied requests, found none")
         samples = [*about, *chosen]
