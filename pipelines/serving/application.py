@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pipelines.serving.inference_log import InferenceLog
-from pipelines.serving.predictor import SHORT_DIGITS, Predictor
+from pipelines.serving.predictor import SHORT_DIGITS, InferenceResult, Predictor
 from pipelines.serving.request_error import Header, RequestError
 from pipelines.serving.request_metrics import ABANDONED, OVERLOADED, RequestMetrics
 from pipelines.serving.shadow_protocol import LIVE_ANSWER, SHADOW_PATH, TAKEN, AnswerFigures
@@ -161,8 +161,7 @@ class Application:
             elif status >= 500 and status != OVERLOADED and self._log is not None:
                 self._log.record_failure(status, parent[TRACE])
             if self._sender is not None and self._sender.is_on and body and scope["path"] == self._common_path:
-                prediction = None if answer is None else answer.prediction
-                self._sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
+                self._offer(self._sender, body, status, answer, start)
         finally:
             metrics.in_flight -= 1
             metrics.answered(status, perf_counter() - start, is_versioned=scope["path"] != self._common_path)
@@ -199,6 +198,20 @@ class Application:
         if size > limit:
             raise RequestError(413, too_large, (_CLOSE,))
         return b"".join(pieces)
+
+    @staticmethod
+    def _offer(sender: ShadowSender, body: bytes, status: int, answer: InferenceResult | None, start: float) -> None:
+        """Offer an answered request to a canary.
+
+        Args:
+            sender: copies it, if it is one of the share.
+            body: body of the request.
+            status: status of its response.
+            answer: the answer; None if it failed.
+            start: when its headers were read.
+        """
+        prediction = None if answer is None else answer.prediction
+        sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
 
     async def _take_copy(self, scope: Message, receive: Receive) -> int:
         """Answer a copy of a request, count both sides and discard the answer; return the status of the response.

@@ -139,7 +139,9 @@ class ShadowSender(Collector):
         copy = b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (self._head, answer.to_header(), len(body), body)
         self._waiting.append(copy)
         self._bytes += len(copy)
-        self._send()
+        if self._sent_at is None:
+            # Later: the caller's response may not be written yet.
+            asyncio.get_running_loop().call_soon(self._send)
 
     async def run(self) -> None:
         """Ask the beacon again and again, until it is cancelled."""
