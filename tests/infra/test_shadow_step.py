@@ -9,8 +9,16 @@ import pytest
 from infra.policies import violations
 from pipelines.declarations.shadow_traffic import ShadowPeers
 from tests.infra.recording import Recording, edit, record, release_everywhere
+from tests.infra.test_manifests import (
+    test_every_core_manifest_is_valid,
+    test_the_pods_and_jobs_of_custom_resources_are_valid,
+)
 from tests.infra.test_program import ANALYSIS_TEMPLATE, CHECK, MODEL, ROLLOUT, SERVICE
 from tests.sample_project import copy_as_forked
+
+pytestmark = pytest.mark.slow
+
+__all__ = ["test_every_core_manifest_is_valid", "test_the_pods_and_jobs_of_custom_resources_are_valid"]  # of this graph
 
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 SERVERS = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": f"serve-{MODEL}"}}}
