@@ -1,9 +1,9 @@
 """Benchmark of shadow traffic: what copying requests to a canary costs a live server.
 
-One server copies in every other round, to a second server that takes the copies. Without a shadow step it only asks
-the beacon every five seconds. The figure is CPU time per request of the live server, so the work of the canary is not
-in it. Other load on the machine only adds to it, so the best quarter of many short rounds counts. Run it alone with
-`python -m tools.bench.shadow_traffic`.
+One server copies in every other round. Without a shadow step it only asks the beacon every five seconds. The figure is
+CPU time per request of the live server. A process that only takes copies stands for the canary: a model would compete
+with the load for a core. Other load on the machine only adds to the time, so the best quarter of many short rounds
+counts. Run it alone with `python -m tools.bench.shadow_traffic`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import contextlib
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,33 +57,52 @@ sys.exit(main(sys.argv[1:]))
 """Program of a server that stops and starts copying with each signal."""
 
 
+TAKER = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection, _ = server.accept()
+    while connection.recv(1 << 16):
+        connection.sendall(b"HTTP/1.1 202 Accepted\\r\\ncontent-length: 0\\r\\n\\r\\n")
+"""
+"""Program that takes copies, from one connection at a time."""
+
+
 def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
     """Measure CPU time per request while a share of the requests is copied, and while nothing is."""
     cores = sorted(os.sched_getaffinity(0))
     manifest, files = train()
     body = golden_row(files["golden.json"])
     found = []
-    nobody = "http://127.0.0.1:1"
     try:
         os.sched_setaffinity(0, {cores[-1]})
         for percent in (10, 50):
             with contextlib.ExitStack() as stack:
-                folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
-                takes = ShadowPeers(beacon=nobody, ping=nobody, pong=nobody).model_dump_json()
-                canary = stack.enter_context(
-                    our_server(manifest, files, cores[-1], folders[0], **{SHADOW_PEERS: takes})
-                )
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 beacon = stack.enter_context(lit_beacon(ShadowTarget(canary="pong", percent=percent), "127.0.0.1", 0))
-                peers = ShadowPeers(beacon=f"http://127.0.0.1:{beacon}", ping=nobody, pong=_base(canary))
-                live = stack.enter_context(
-                    our_server(
-                        *(manifest, files, cores[0], folders[1], SWITCHED), **{SHADOW_PEERS: peers.model_dump_json()}
-                    )
+                peers = ShadowPeers(
+                    beacon=f"http://127.0.0.1:{beacon}",
+                    ping="http://127.0.0.1:1",
+                    pong=f"http://127.0.0.1:{stack.enter_context(_taker())}",
                 )
+                environ = {SHADOW_PEERS: peers.model_dump_json()}
+                live = stack.enter_context(our_server(manifest, files, cores[0], folder, SWITCHED, **environ))
                 found.append(_figure(percent, live, body, rounds, seconds))
     finally:
         os.sched_setaffinity(0, cores)
     return found
+
+
+@contextlib.contextmanager
+def _taker() -> Iterator[int]:
+    """Start a process that takes copies; yield its port."""
+    with subprocess.Popen([sys.executable, "-c", TAKER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 def _base(server: Server) -> str:
