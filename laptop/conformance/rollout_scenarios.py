@@ -352,7 +352,7 @@ class RolloutScenarios:
         ]  # fmt: skip
 
         def shadowed(name: str, fate: str, *steps: Part) -> Scenario:
-            begun = [self._live("v1", plan, spec=four), self._deploy("v2", plan, spec=four)]
+            begun: list[Part] = [self._live("v1", plan, spec=four), self._deploy("v2", plan, spec=four)]
             alone = self._paused(1, "v2", pods={"v1": 4, "v2": 2}, weight=0)
             check = self._manifests.check(fate=fate)
             check["spec"]["args"].append({"name": "shadow-percent", "value": "0"})
