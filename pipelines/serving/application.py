@@ -136,12 +136,13 @@ class Application:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return
-                body = message.get("body", b"")
-                if message.get("more_body") or len(body) > self._largest_body:
-                    whole = await self._whole_body(body, headers, message, receive)
+                first = message.get("body", b"")
+                if message.get("more_body") or len(first) > self._largest_body:
+                    whole = await self._whole_body(first, headers, message, receive)
                     if whole is None:
                         return
-                    body = whole
+                    first = whole
+                body = first
                 answer = predictor.answer(body, parent[TRACE_AND_SPAN])
                 status, content = 200, answer.body
             except RequestError as error:

@@ -443,6 +443,7 @@ def test_a_server_offers_what_it_answered_while_a_step_is_running() -> None:
     pod.infer(BODY, path=f"/v2/models/{NAME}/versions/{pod.bundle.digest}/infer")
     pod.infer(BODY, headers=[("content-type", "text/plain")])
     pod.infer([b"{", None])
+    assert pod.infer([b"x" * (1 << 20), b"x"]).status == 413
     pod.log.close()
     (first, answered), (second, refused) = sender.offered
     assert (first, second) == (BODY, b'{"inputs": []}'), "not what names a version, or has no whole body"
