@@ -37,6 +37,7 @@ BODY_SECONDS = 10.0
 MOST_WAITING = 64
 """Maximum number of pending request bodies. Bounds the memory that slow clients can occupy."""
 
+_NOT_JSON = 415
 _JSON = (b"content-type", b"application/json")
 _CLOSE = (b"connection", b"close")
 _RETRY = (b"retry-after", b"1")
@@ -161,7 +162,7 @@ class Application:
                 self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
             elif status >= 500 and status != OVERLOADED and self._log is not None:
                 self._log.record_failure(status, parent[TRACE])
-            if self._sender is not None and self._sender.is_on and body and scope["path"] == self._common_path:
+            if self._sender is not None and scope["path"] == self._common_path:
                 self._offer(self._sender, body, status, answer, start)
         finally:
             metrics.in_flight -= 1
@@ -202,17 +203,21 @@ class Application:
 
     @staticmethod
     def _offer(sender: ShadowSender, body: bytes, status: int, answer: InferenceResult | None, start: float) -> None:
-        """Offer an answered request to a canary.
+        """Offer an answered request to a canary, if a shadow step is running.
+
+        A request without a whole body, or with a body that is not JSON by its headers, has no copy: the canary would
+        answer something else.
 
         Args:
             sender: copies it, if it is one of the share.
-            body: body of the request.
+            body: body of the request; b"" if it did not arrive as a whole.
             status: status of its response.
             answer: the answer; None if it failed.
             start: when its headers were read.
         """
-        prediction = None if answer is None else answer.prediction
-        sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
+        if sender.is_on and body and status != _NOT_JSON:
+            prediction = None if answer is None else answer.prediction
+            sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
 
     async def _take_copy(self, scope: Message, receive: Receive) -> int:
         """Answer a copy of a request, count both sides and discard the answer; return the status of the response.
