@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers, Sha
 from pipelines.serving.shadow_beacon import lit_beacon
 from pipelines.serving.shadow_protocol import LIVE_ANSWER, SHADOW_PATH, TAKEN, AnswerFigures
 from tests.pipelines.serving.bundles import ROW
-from tests.pipelines.serving.test_server import BODY, HEADERS, INFER, PATIENCE, run
+from tests.pipelines.serving.test_server import BODY, PATIENCE, head_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -72,15 +73,15 @@ def test_requests_on_a_persistent_connection_are_copied(
         with run(tmp_path, **{SHADOW_PEERS: peers.model_dump_json()}) as server:
             address = urlsplit(server.url())
             server.wait_for("ready")
-            connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=PATIENCE)
             sent = 0
-            while not canary.first.wait(0.02):
-                sent += 1
-                assert sent < PATIENCE / 0.02, "nothing was copied"
-                connection.request("POST", INFER, BODY, HEADERS)
-                answer = connection.getresponse()
-                assert json.load(answer)["outputs"][0]["data"] == [pytest.approx(ROW[0] + ROW[2])]
-            connection.close()
+            with socket.create_connection((str(address.hostname), address.port), PATIENCE) as connection:
+                while not canary.first.wait(0.02):
+                    sent += 1
+                    assert sent < PATIENCE / 0.02, "nothing was copied"
+                    connection.sendall(head_of(len(BODY)) + BODY)  # in one piece, as most clients do
+                    answer = http.client.HTTPResponse(connection)
+                    answer.begin()
+                    assert json.load(answer)["outputs"][0]["data"] == [pytest.approx(ROW[0] + ROW[2])]
             server.terminate()
             assert server.status() == 0
     path, live, body = canary.taken[0]
