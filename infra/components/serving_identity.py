@@ -59,6 +59,10 @@ class ServingIdentity(pulumi.ComponentResource):
         # An ALB with IP targets connects from its own addresses in its subnets.
         load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs]
         port = {"protocol": "TCP", "port": PORT}
+        copies = model.serving.shadow is not None
+        servers, checks = (
+            [{"podSelector": {"matchLabels": selector(name)}}] if copies else [] for name in (serving, check)
+        )
         prometheus = environment.config.monitoring.prometheus
         scraper = (prometheus.scraper_namespace or prometheus.service_namespace) if prometheus is not None else None
         server = Workload(
@@ -80,10 +84,13 @@ class ServingIdentity(pulumi.ComponentResource):
                             *load_balancers,
                             {"podSelector": {"matchLabels": selector(check)}},
                             *([all_pods_of(scraper)] if scraper is not None else ()),
+                            *servers,
                         ],
                         "ports": [port],
                     }
                 ],
+                # Copies of requests go to the pods of another release; the check says to which.
+                egress=[{"to": [*servers, *checks], "ports": [port]}] if copies else [],
             ),
             self._child(endpoint),
         )
@@ -94,6 +101,7 @@ class ServingIdentity(pulumi.ComponentResource):
                 namespace=args.namespace,
                 statements=read_prefix(args.registry.bucket, f"bundles/{model.name}/"),
                 model=model,
+                ingress=[{"from": servers, "ports": [port]}] if copies else [],
                 egress=[
                     {"to": [{"podSelector": {"matchLabels": selector(serving)}}], "ports": [port]},
                     *prometheus_egress(prometheus),

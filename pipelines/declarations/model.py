@@ -12,6 +12,7 @@ from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.inference_logging import InferenceLogging
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import ColumnName, Name, TagValue
+from pipelines.declarations.shadow_traffic import ShadowStep
 
 Task = Literal["regression", "classification"]
 
@@ -263,13 +264,35 @@ class CanaryPolicy(Declaration):
 
 
 class Serving(Declaration):
-    """Serving of a model."""
+    """Serving of a model.
+
+    Attributes:
+        replicas: bounds of the number of pods.
+        resources: resources of each pod.
+        shadow: first step of a rollout, before any traffic; None to begin with traffic.
+        rollout: traffic steps of a rollout.
+        canary: how a release on trial is compared with the live one.
+        inference_log: what the pods log.
+    """
 
     replicas: Replicas = Replicas()
     resources: Resources
+    shadow: ShadowStep | None = None
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
     inference_log: InferenceLogging = InferenceLogging()
+
+    @property
+    def check_seconds(self) -> tuple[int, ...]:
+        """Declared durations of the canary checks of a rollout, in order."""
+        first = () if self.shadow is None else (self.shadow.pause_seconds,)
+        return (*first, *(step.pause_seconds for step in self.rollout))
+
+    @model_validator(mode="after")
+    def _shadow_comes_first(self) -> Serving:
+        if self.shadow is not None and not self.rollout:
+            raise ValueError("traffic steps in rollout after shadow; found none")
+        return self
 
 
 class BatchPrediction(Declaration):

@@ -54,13 +54,13 @@ def table_name(dataset: str) -> str:
     return dataset.replace("-", "_")
 
 
-def service_name(model: str, role: Literal["root", "ping", "pong"]) -> str:
+def service_name(model: str, role: Literal["root", "ping", "pong", "shadow"]) -> str:
     """Return the name of a Kubernetes Service of a model's endpoint.
 
     Args:
         model: the model's name.
         role: `ping` and `pong` take turns: one selects the live pods, the other those on trial. `root` stands for both
-            in the Ingress, and selects the pods of every release.
+            in the Ingress, and selects the pods of every release. `shadow` selects the pods that check a canary.
     """
     return f"{model}-{role}"
 

@@ -305,7 +305,7 @@ def follow_rollout(
     config, serving = target.project.stack(environment).config.environment, target.project.model(model).serving
     namespace = config.namespace
     pauses = config.canary.on_inconclusive == "pause"
-    longest = sum(step.pause_seconds + (serving.canary.wait_seconds if pauses else 0) for step in serving.rollout)
+    longest = sum(seconds + (serving.canary.wait_seconds if pauses else 0) for seconds in serving.check_seconds)
     on_change = partial(_log_state, model, log)
     if check_canary_again(namespace, model, bundle):
         log(f"rollout {model}: the canary is checked again")

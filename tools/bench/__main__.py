@@ -33,6 +33,7 @@ PARTS = {
     "runs": "Training runs",
     "serving": "Serving",
     "inference_log": "The inference log",
+    "shadow_traffic": "Shadow traffic",
     "mutation": "Mutation",
 }
 """Module → heading on the page, in order."""

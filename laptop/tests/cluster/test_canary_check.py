@@ -134,13 +134,9 @@ class Stage:
         """
         manifest = json.loads(json.dumps(self._here(self._manifests["Rollout"])).replace(BUNDLE, bundle))
         pod, canary = manifest["spec"]["template"]["spec"], manifest["spec"]["strategy"]["canary"]
-        self._run(pod, command, {"PYTHONPATH": str(ROOT)})
+        self._run(pod, command, {"PYTHONPATH": str(ROOT), **self.server_variables()})
         del pod["containers"][0]["lifecycle"]
-        steps = canary["steps"][:2]
-        steps[0]["setWeight"] = weight
-        (duration,) = [argument for argument in steps[1]["analysis"]["args"] if argument["name"] == "seconds"]
-        duration["value"] = str(seconds)
-        canary |= {"scaleDownDelaySeconds": 5, "steps": steps}
+        canary |= {"scaleDownDelaySeconds": 5, "steps": self.first_steps(canary["steps"], weight, seconds)}
         manifest["spec"]["replicas"] = 1
         found = self.cluster.client.get(ROLLOUT.path(self.namespace, MODEL))
         if found is None:
@@ -156,6 +152,18 @@ class Stage:
 
         seen: dict[str, Any] = self.cluster.wait(ROLLOUT, self.namespace, MODEL, over, seconds=120)["status"]
         return seen
+
+    def server_variables(self) -> dict[str, str]:
+        """Return variables of the servers that differ from those of the program."""
+        return {}
+
+    @staticmethod
+    def first_steps(steps: list[dict[str, Any]], weight: int, seconds: int) -> list[dict[str, Any]]:
+        """Return the steps of the program up to the first analysis, with another weight and duration."""
+        first = steps[:2]
+        first[0]["setWeight"] = weight
+        set_seconds(first[1], seconds)
+        return first
 
     def served(self) -> set[str]:
         """Return the digests that answer the endpoint's clients."""
@@ -178,6 +186,12 @@ class Stage:
         )
         pods = self.cluster.pods_of(self.namespace, last["metadata"]["name"])
         return [self.cluster.log(self.namespace, pod["metadata"]["name"]) for pod in pods]
+
+
+def set_seconds(step: dict[str, Any], seconds: int) -> None:
+    """Change how long an analysis step lasts."""
+    (duration,) = [argument for argument in step["analysis"]["args"] if argument["name"] == "seconds"]
+    duration["value"] = str(seconds)
 
 
 def _whole(number: str) -> int | float:
