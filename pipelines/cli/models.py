@@ -134,10 +134,12 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, a release file without a bundle for each model, and who approves its releases into
-    CODEOWNERS. Asks for what must differ from other environments, if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, who approves its releases into
+    CODEOWNERS, and its name into the workflow that answers alarms. Asks for what must differ from other environments,
+    if the command runs in a terminal.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+    from pipelines.github.alarm_workflow import RESPOND, write_alarm_environments
     from pipelines.github.release_owners import write_release_owners
 
     project = Project.find()
@@ -155,6 +157,8 @@ def environment(
         click.echo(f"wrote {path.relative_to(project.root)}")
     if write_release_owners(Project(project.root)):
         click.echo("changed .github/CODEOWNERS: look who approves releases to it")
+    if write_alarm_environments(Project(project.root)):
+        click.echo(f"changed {RESPOND}: it answers the alarms of {name}")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 
@@ -198,7 +202,7 @@ def train(
     the digest of the bundle.
 
     With --here, trains the working tree in this process, with your rights, and prints its metrics and what the gates
-    say. It is an experiment: it makes no bundle, so nothing can be released.
+    say. It is an experiment: it makes no bundle, so nothing can be released. To compare experiments, use `mlops runs`.
     """
     if here:
         if pinned or unless is not None:
@@ -244,6 +248,7 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     from pipelines.data.catalog import read_version
     from pipelines.data.local_rows import find_sample, read_good_rows
     from pipelines.promotion.experiment import describe_experiment, run_experiment
+    from pipelines.training_runs.experiments import save_experiment
 
     if environment is not None and file is not None:
         raise click.UsageError("--env takes the data from an environment: leave out --file")
@@ -264,7 +269,9 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     click.echo()
     for line in describe_experiment(found):
         click.echo(line)
-    click.echo("\nAn experiment: nothing is registered, so it cannot be released.")
+    name = save_experiment(project.root, found.facts)
+    click.echo(f"\nExperiment {name}: nothing is registered, so it cannot be released.")
+    click.echo(f"To compare experiments: mlops runs compare {model} --here")
 
 
 @click.command(cls=Command)

@@ -19,9 +19,10 @@ def validate(base: str) -> None:
     """Validate all declarations, alone and against each other.
 
     Declarations are the models, contracts, releases and environments of this repository. CODEOWNERS must name who
-    approves releases to the last environments.
+    approves releases to the last environments, and the workflow `respond` must list the environments.
     """
     from pipelines.declarations.validation import describe_order, validate_project
+    from pipelines.github.alarm_workflow import check_alarm_workflow
     from pipelines.github.release_owners import check_release_owners
     from pipelines.targets.bootstrap_limits import check_role_sizes
 
@@ -29,6 +30,7 @@ def validate(base: str) -> None:
     count = validate_project(project)
     _validate_statements(project)
     check_release_owners(project)
+    check_alarm_workflow(project)
     click.echo(f"{count} declarations are valid.")
     click.echo(f"Promotion: {describe_order(project)}")
     if size := check_role_sizes(project):

@@ -16,6 +16,7 @@ from pipelines.declarations.documents import Declaration
 from pipelines.declarations.names import ColumnName
 
 if TYPE_CHECKING:
+    from pipelines.declarations.bundle import Bundle
     from pipelines.declarations.model import Model
 
 MOST_GROUPS = 50
@@ -34,8 +35,8 @@ class InferenceLogging(Declaration):
     """Settings of a model's inference log.
 
     Attributes:
-        sample: share of the answered requests whose inputs and predictions are logged, chosen by their ids. Errors and
-            counts are always kept.
+        sample: share of the answered requests whose inputs and predictions are logged, chosen by their ids and a key.
+            Errors and counts are always kept.
     """
 
     sample: SampleShare = 1.0
@@ -78,11 +79,21 @@ def lists_groups(column: Column) -> bool:
     return len(column.valid_values) <= MOST_GROUPS
 
 
-def is_sampled(request_id: bytes, sample: float) -> bool:
-    """Return True if a request belongs to the sample; the same id always gives the same answer.
+def sampling_key(manifest: Bundle) -> bytes:
+    """Return the key by which the requests of a bundle are chosen for a sample.
+
+    Callers choose the ids of their requests. Nothing that they get tells them this digest, so they can choose neither
+    requests that are all logged, and would each count several times, nor some that never are.
+    """
+    return bytes.fromhex(manifest.files["evaluation.json"].sha256.removeprefix("sha256:"))
+
+
+def is_sampled(request_id: bytes, sample: float, key: bytes) -> bool:
+    """Return True if a request belongs to the sample; the same id and key always give the same answer.
 
     Args:
         request_id: id of the request, as JSON.
         sample: share of the requests in the sample.
+        key: see `sampling_key`.
     """
-    return int.from_bytes(hashlib.blake2b(request_id, digest_size=8).digest()) < sample * 2**64
+    return int.from_bytes(hashlib.blake2b(request_id, digest_size=8, key=key).digest()) < sample * 2**64

@@ -12,6 +12,7 @@ from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.inference_logging import InferenceLogging
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import ColumnName, Name, TagValue
+from pipelines.declarations.shadow_traffic import ShadowStep
 
 Task = Literal["regression", "classification"]
 
@@ -263,13 +264,35 @@ class CanaryPolicy(Declaration):
 
 
 class Serving(Declaration):
-    """Serving of a model."""
+    """Serving of a model.
+
+    Attributes:
+        replicas: bounds of the number of pods.
+        resources: resources of each pod.
+        shadow: first step of a rollout, before any traffic; None to begin with traffic.
+        rollout: traffic steps of a rollout.
+        canary: how a release on trial is compared with the live one.
+        inference_log: what the pods log.
+    """
 
     replicas: Replicas = Replicas()
     resources: Resources
+    shadow: ShadowStep | None = None
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
     inference_log: InferenceLogging = InferenceLogging()
+
+    @property
+    def check_seconds(self) -> tuple[int, ...]:
+        """Declared durations of the canary checks of a rollout, in order."""
+        first = () if self.shadow is None else (self.shadow.pause_seconds,)
+        return (*first, *(step.pause_seconds for step in self.rollout))
+
+    @model_validator(mode="after")
+    def _shadow_comes_first(self) -> Serving:
+        if self.shadow is not None and not self.rollout:
+            raise ValueError("traffic steps in rollout after shadow; found none")
+        return self
 
 
 class BatchPrediction(Declaration):
@@ -278,12 +301,13 @@ class BatchPrediction(Declaration):
     Attributes:
         datasets: datasets whose versions may be predicted, besides the one that the model is trained on.
         resources: resources of the job.
-        deadline_seconds: maximum duration of a run.
+        deadline_seconds: maximum duration of a run: at most five days. Files that no version of a table names are
+            removed when they are seven days old, so a run that takes longer could lose those that it has written.
     """
 
     datasets: tuple[Name, ...] = ()
     resources: Resources = Resources(cpu="1", memory="2Gi")
-    deadline_seconds: Annotated[int, Field(gt=0)] = 3600
+    deadline_seconds: Annotated[int, Field(gt=0, le=5 * 86_400)] = 3600
 
 
 class Model(Declaration):

@@ -19,8 +19,7 @@ from pipelines.declarations.model import TARGET_TYPES, Model, Task
 from pipelines.declarations.names import PREDICTIONS_SUFFIX
 from pipelines.declarations.predictions_contract import is_predictions, predictions_contract
 from pipelines.declarations.release import Release
-
-PROGRAM = "Pulumi.yaml"
+from pipelines.declarations.repository_root import PROGRAM, find_root
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,7 @@ class Project:
         Raises:
             MlopsError: neither the folder nor any parent has a `Pulumi.yaml`.
         """
-        here = (start or Path.cwd()).resolve()
-        found: Path | None = None
-        for folder in (here, *here.parents):
-            if (folder / PROGRAM).is_file():
-                found = folder
-            if found and (folder / ".git").exists():
-                break
-        if found is None:
-            raise MlopsError(
-                f"no {PROGRAM} in {here} or any folder above it", fix="run this inside a clone of the repository"
-            )
-        return cls(found)
+        return cls(find_root(start))
 
     @property
     def name(self) -> str:

@@ -56,16 +56,17 @@ class LineageGraph:
 
     def add(self, node: LineageNode, note: str = "") -> LineageNode:
         """Add a node; a note replaces the one before."""
-        self.edges.setdefault(node, set())
-        self.back.setdefault(node, set())
+        if node not in self.edges:
+            self.edges[node], self.back[node] = set(), set()
         if note:
             self.notes[node] = note
         return node
 
     def connect(self, source: LineageNode, target: LineageNode) -> None:
         """Add an edge, and its nodes."""
-        self.add(source)
-        self.add(target)
+        for node in (source, target):
+            if node not in self.edges:
+                self.add(node)
         self.edges[source].add(target)
         self.back[target].add(source)
 

@@ -13,6 +13,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model, Threshold
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
+from pipelines.declarations.run_facts import RunFacts, facts_of_run
 from pipelines.promotion.facts import Facts, Policy, TrialResult
 from pipelines.promotion.verdict import Verdict
 
@@ -29,11 +30,13 @@ class Experiment:
 
     Attributes:
         model: the declaration.
+        facts: what it was made from, and how its model did.
         evaluation: metrics on the holdout.
         verdicts: verdicts of `GATES`, in this order.
     """
 
     model: Model
+    facts: RunFacts
     evaluation: Evaluation
     verdicts: tuple[Verdict, ...]
 
@@ -55,10 +58,11 @@ def run_experiment(
     """
     from pipelines.data.row_digest import digest_of_rows
     from pipelines.promotion.trial import try_bundle
-    from pipelines.training.training_run import make_bundle
+    from pipelines.training.training_run import make_bundle, utc_timestamp
     from pipelines.training.training_set import in_memory
     from pipelines.training.unconfined import train_unconfined
 
+    started = utc_timestamp()
     model = project.model(model_name)
     contract = project.contract(model.contract)
     known = version or DatasetVersion(
@@ -72,7 +76,9 @@ def run_experiment(
     ordered = in_memory(rows, model, contract)
     manifest, files = make_bundle(project, model, contract, ordered, known, no_image, say, train_unconfined)
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
-    return Experiment(model, evaluation, judge_experiment(model, evaluation, try_bundle(project, manifest, files)))
+    facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
+    verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))
+    return Experiment(model, facts, evaluation, verdicts)
 
 
 def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -> tuple[Verdict, ...]:

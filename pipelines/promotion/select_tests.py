@@ -24,6 +24,7 @@ _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
             *PROVISIONED,
             "tests/infra/test_policy_sizes.py",
             "tests/pipelines/declarations/test_project.py",
+            "tests/pipelines/github/test_alarm_workflow.py",
             "tests/pipelines/github/test_release_owners.py",
         ),
     ),

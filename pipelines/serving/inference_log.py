@@ -31,6 +31,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipelines.declarations.inference_logging import LogPolicy, is_sampled
+from pipelines.serving.golden import CHECK_REQUEST, golden_inputs
 from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import InferenceResult, Predictor
 from pipelines.serving.request_counts import PendingCount, key_of
@@ -70,6 +71,8 @@ OVERHEAD = 500
 
 PIECE = 100
 """Number of lines made at a time."""
+
+_CHECK_ID = b'"%b"' % CHECK_REQUEST.encode()
 
 _TIME, _HEAD, _ID, _TRACE, _VALUES = 0, 1, 2, 4, slice(6, None, 2)
 """Parts of a line to fill in; see `_line`."""
@@ -124,6 +127,8 @@ class InferenceLog:
         self._predictor = predictor
         policy = policy or LogPolicy()
         self._sample = policy.sample
+        names = [tensor.name for tensor in predictor.schema.inputs]
+        self._golden = golden_inputs(predictor.golden, names) if predictor.golden is not None else []
         self._inputs = LoggedInputs(predictor.schema, policy)
         self._withholds = bool(self._inputs.withheld)
         self._one, self._many = (_line(predictor, self._inputs, is_one=is_one) for is_one in (True, False))
@@ -172,11 +177,18 @@ class InferenceLog:
             trace: id of the trace, 32 hexadecimal digits.
         """
         # The thread formats the line: in bulk that is cheaper than one at a time between requests.
-        if self._sample < 1 and not is_sampled(answer.id, self._sample):
+        name = answer.id
+        if name == _CHECK_ID and not self._is_golden(answer):
+            name = b'"%b"' % trace
+        if self._sample < 1 and not is_sampled(name, self._sample, self._predictor.sampling_key):
             self._unsampled += 1
             return
         size = OVERHEAD + answer.size
-        self._add(_Pending(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
+        self._add(_Pending(self._clock(), trace, name, answer.rows, size, answer.inputs, answer.outputs))
+
+    def _is_golden(self, answer: InferenceResult) -> bool:
+        """Return True if a request is a golden one, not only by its id."""
+        return list(map(msgspec.json.decode, answer.inputs)) in self._golden
 
     def record_failure(self, status: int, trace: bytes) -> None:
         """Add the record of a request that ended in a server error; see `record`.

@@ -115,6 +115,20 @@ def test_a_new_last_environment_gets_owners_of_its_releases(project: Project) ->
     assert CliRunner().invoke(mlops, ["validate"]).exit_code == 0
 
 
+def test_the_alarms_of_a_new_environment_are_answered(project: Project) -> None:
+    file = project.root / ".github" / "workflows" / "respond.yml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = (
+        """if: ${{ contains(fromJSON('["dev", "staging", "prod"]'), github.event.client_payload.environment) }}\n"""
+    )
+    file.write_text(before)
+    done = add_environment("qa", "--after", "staging")
+    assert "changed .github/workflows/respond.yml: it answers the alarms of qa" in done.output
+    assert CliRunner().invoke(mlops, ["validate"]).exit_code == 0
+    file.write_text(before)
+    assert "expected qa in the list" in str(CliRunner().invoke(mlops, ["validate"]).exception)
+
+
 def test_environments_may_share_a_cluster_if_told(project: Project) -> None:
     done = add_environment("qa", "--after", "dev", "--cluster", "mlops-dev", "--share-cluster")
     assert done.exit_code == 0, done.output

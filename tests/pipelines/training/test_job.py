@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import boto3
 import numpy as np
@@ -19,7 +20,9 @@ from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.project import Project
+from pipelines.declarations.run_facts import facts_of_run
 from pipelines.registry import bundles, evidence, runs
+from pipelines.registry.runs import list_runs, parse_record, read_records
 from pipelines.training import training_run as job
 from pipelines.training.__main__ import main
 from pipelines.training.onnx_graph import check_graph
@@ -27,6 +30,8 @@ from pipelines.training.package import load_graph
 from pipelines.training.training_run import TrainingRun, make_bundle, run_training
 from pipelines.training.training_set import in_memory
 from tests.aws import EmulatedAccount
+from tests.http_responder import http_server
+from tests.pipelines.training.mlflow_server import FakeMlflow
 from tests.pipelines.training.project import (
     DATASET,
     IMAGE,
@@ -113,7 +118,12 @@ def test_a_training_run_registers_a_signed_bundle_and_a_second_run_has_the_same_
     shutil.copytree(ROOT / "pipelines", package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(job, "PACKAGE", package)
     project = make_project(tmp_path / "one")
-    digest = run_training(project, dev, MODEL, TrainingRun("run-1", COMMIT, IMAGE), lambda line: None)
+    said: list[str] = []
+    mlflow = FakeMlflow()
+    with http_server(mlflow.answer) as url, mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": url}):
+        digest = run_training(project, dev, MODEL, TrainingRun("run-1", COMMIT, IMAGE), said.append)
+    assert said[-1] == f"copied to MLflow as run {1:032x}"
+    assert mlflow.runs[f"{1:032x}"]["tags"]["mlops.bundle"] == digest
 
     elsewhere = make_project(tmp_path / "two" / "deeper")
     (elsewhere.root / "README.md").write_text("Another commit.")
@@ -151,6 +161,14 @@ def test_a_training_run_registers_a_signed_bundle_and_a_second_run_has_the_same_
     assert auc.value is not None and auc.value > 0.7
     assert set(evaluation.groups["region"].groups) == {"north", "south"}
     assert "roc_auc" in verified.files["card.md"].decode()
+    runs_of = list_runs(dev, MODEL)
+    records = {name: parse_record(content) for name, content in read_records(dev, runs_of).items()}
+    for name, commit in (("run-1", COMMIT), ("run-2", OTHER_COMMIT)):
+        record = records[name]
+        assert record is not None and record.facts is not None
+        times = (record.facts.started, record.facts.finished)
+        assert record.facts == facts_of_run(verified.manifest, evaluation, *times, commit, image=IMAGE)
+        assert {"roc_auc", "slice/young/roc_auc", "difference/region/roc_auc"} <= set(record.facts.metrics)
 
     schema = RequestSchema.model_validate_json(verified.files["schema.json"])
     assert [(t.name, t.datatype, t.shape) for t in schema.inputs] == [
