@@ -258,7 +258,8 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
         found = run_experiment(project, model, rows, version, log)
     else:
         path = file or find_sample(project, declared.contract)
-        rows, bad = read_good_rows(project.contract(declared.contract), path)
+        name = str(file or path.relative_to(project.root))
+        rows, bad = read_good_rows(project.contract(declared.contract), path, name=name)
         log(f"{path.name}: {rows.num_rows} rows" + (f"; {bad} others break the contract" if bad else ""))
         found = run_experiment(project, model, rows, None, log)
     click.echo()

@@ -46,7 +46,7 @@ def validate(base: str) -> None:
             click.echo("\n".join(impact_lines(impact)))
         refuse_contract_breaks({name: change.refused for name, change in contracts.items()})
         for name, change in contracts.items():
-            click.echo(f"{name} breaks nothing." if not change.announced else f"{name} announces: ")
+            click.echo(f"{name} breaks no consumer." if not change.announced else f"{name} announces: ")
             for text in change.announced:
                 click.echo(f"  {text}")
             for model in change.retrain:

@@ -31,8 +31,13 @@ def find_sample(project: Project, dataset: str) -> Path:
     return samples[0]
 
 
-def read_good_rows(contract: Contract, file: Path) -> tuple[pa.Table, int]:
+def read_good_rows(contract: Contract, file: Path, *, name: str | None = None) -> tuple[pa.Table, int]:
     """Read a file as ingestion does; return the rows that keep the contract, by key, and the number of the others.
+
+    Args:
+        contract: the contract of the dataset.
+        file: the data file.
+        name: what errors call the file; by default, its name without its folder.
 
     Raises:
         LandingFileError: the file is rejected as a whole.
@@ -45,7 +50,7 @@ def read_good_rows(contract: Contract, file: Path) -> tuple[pa.Table, int]:
     check_name(file)
     with tempfile.TemporaryDirectory(prefix="rows-") as folder:
         scratch = Path(folder)
-        with validate(read_batch(file, contract, scratch), contract, scratch) as checked:
+        with validate(read_batch(file, contract, scratch, name=name), contract, scratch) as checked:
             rows = in_key_order(checked.good_rows().read_all(), contract.primary_key).combine_chunks()
             bad = checked.summary.quarantined
     if rows.num_rows == 0:

@@ -211,8 +211,10 @@ def impact_lines(impact: ContractImpact) -> list[str]:
 def requirement(impact: ContractImpact) -> str:
     """Return which version the differences require, and whether the contract has it; "" without differences."""
     if impact.required is not None:
-        verdict = "announced" if impact.announced else "not announced, refused" if impact.refused else "not announced"
-        return f"requires version {impact.required} or later ({impact.level}): {verdict}"
+        text = f"requires version {impact.required} or later ({impact.level})"
+        if impact.announced:
+            return f"{text}: announced"
+        return f"{text}: not announced{', refused' if impact.refused else ''}; set version: {impact.required}"
     if not impact.differences:
         return ""
     if impact.after is None:

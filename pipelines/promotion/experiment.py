@@ -31,11 +31,13 @@ class Experiment:
         model: the declaration.
         evaluation: metrics on the holdout.
         verdicts: verdicts of `GATES`, in this order.
+        leaked: a line for each of the first rows of the holdout that equal a training row.
     """
 
     model: Model
     evaluation: Evaluation
     verdicts: tuple[Verdict, ...]
+    leaked: tuple[str, ...] = ()
 
 
 def run_experiment(
@@ -55,6 +57,7 @@ def run_experiment(
     """
     from pipelines.data.row_digest import digest_of_rows
     from pipelines.promotion.trial import try_bundle
+    from pipelines.training.leaked_rows import describe_leaked
     from pipelines.training.training_run import make_bundle
     from pipelines.training.unconfined import train_unconfined
 
@@ -70,7 +73,8 @@ def run_experiment(
     no_image = digest_of_bytes(b"")  # the manifest is not kept
     manifest, files = make_bundle(project, model, contract, rows, known, no_image, say, train_unconfined)
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
-    return Experiment(model, evaluation, judge_experiment(model, evaluation, try_bundle(project, manifest, files)))
+    verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))
+    return Experiment(model, evaluation, verdicts, tuple(describe_leaked(model, contract, rows)))
 
 
 def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -> tuple[Verdict, ...]:
@@ -112,6 +116,8 @@ def describe_experiment(found: Experiment) -> list[str]:
         lines.append(f"{verdict.gate:<12} {verdict.outcome:<13} {verdict.figure} ({verdict.threshold})")
         if verdict.fix:
             lines.append(f"{'':<12} {verdict.why}")
+            if verdict.gate == "leakage":
+                lines += [f"{'':<12}   {row}" for row in found.leaked]
             lines.append(f"{'':<12} fix: {verdict.fix}")
     return lines
 
