@@ -19,8 +19,9 @@ def validate(base: str) -> None:
     """Validate all declarations, alone and against each other.
 
     Declarations are the models, contracts, releases and environments of this repository. CODEOWNERS must name who
-    approves releases to the last environments.
+    approves releases to the last environments. Samples must have the columns of their contracts.
     """
+    from pipelines.data.local_rows import check_samples
     from pipelines.declarations.validation import describe_order, validate_project
     from pipelines.github.release_owners import check_release_owners
     from pipelines.targets.bootstrap_limits import check_role_sizes
@@ -28,6 +29,7 @@ def validate(base: str) -> None:
     project = Project.find()
     count = validate_project(project)
     _validate_statements(project)
+    check_samples(project)
     check_release_owners(project)
     click.echo(f"{count} declarations are valid.")
     click.echo(f"Promotion: {describe_order(project)}")

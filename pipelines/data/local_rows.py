@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.data.batch import LandingFileError
 from pipelines.data.landing import check_name
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
@@ -29,6 +30,29 @@ def find_sample(project: Project, dataset: str) -> Path:
             fix=f"add a landing file without personal data as data-contracts/samples/{dataset}.csv",
         )
     return samples[0]
+
+
+def check_samples(project: Project) -> None:
+    """Check that each sample can be read as its dataset: a new column of a contract is missing in the old sample.
+
+    Raises:
+        MlopsError: the contract has other columns, or the file is damaged; each such sample is named.
+    """
+    from pipelines.data.reading import SUFFIXES, read_batch
+
+    problems = []
+    for dataset in project.dataset_names:
+        for path in sorted((project.contracts_folder / "samples").glob(f"{dataset}.*")):
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            with tempfile.TemporaryDirectory(prefix="sample-") as folder:
+                try:
+                    name = str(path.relative_to(project.root))
+                    read_batch(path, project.contract(dataset), Path(folder), name=name)
+                except LandingFileError as error:
+                    problems.append(str(error))
+    if problems:
+        raise MlopsError("\n".join(problems))
 
 
 def read_good_rows(contract: Contract, file: Path, *, name: str | None = None) -> tuple[pa.Table, int]:

@@ -19,7 +19,15 @@ from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSe
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
-from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift, judge_nulls, without_rare
+from pipelines.monitoring.column_drift import (
+    DELIVERIES,
+    FIRST_DELIVERY,
+    ColumnComparison,
+    compare_column,
+    judge_drift,
+    judge_nulls,
+    without_rare,
+)
 from pipelines.monitoring.column_profiles import not_profiled, profile_streams
 from pipelines.monitoring.data_checks import judge_freshness, judge_open_files, judge_quality, judge_schema
 from pipelines.monitoring.deliveries import (
@@ -105,7 +113,7 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
         *judge_quality(checked, checked_before, settings.minimum_rows),
         *waiting,
         *judge_nulls(comparisons, settings),
-        *judge_drift(comparisons, settings),
+        *judge_drift(comparisons, settings, DELIVERIES if before else FIRST_DELIVERY),
     )
     forecast = forecast_volume(history, seasonal=series.seasonal)
     low, high = volume_bounds(forecast) if forecast is not None else (None, None)

@@ -92,6 +92,13 @@ def test_a_table_without_rows_is_unknown_and_still_counts_as_a_run(dev: Environm
     assert {"Runs", "Alarms", "UnknownChecks"} <= sent
 
 
+def test_the_first_delivery_has_nothing_to_compare_with_and_says_so(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    Source(dev, tmp_path).deliver(200)
+    drift = [each for each in examine(dev, CONTRACT, NOW).findings if each.check == "drift"]
+    assert {each.reason for each in drift} == {"this is the first delivery"}
+    assert {each.subject for each in drift} == {"age", "city", "email"}
+
+
 def test_drift_is_found_in_the_newest_delivery_and_only_where_it_is(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     source = Source(dev, tmp_path)
     for _ in range(3):
