@@ -81,11 +81,20 @@ def ingest(dataset: str, file: str, environment: str, target: str) -> None:
     from pipelines.targets.workloads import run_ingest
 
     opened = open_target(target)
-    run_ingest(opened, environment, dataset, log, file=file)
-    due = models_due(opened, environment, dataset)
+    failure: MlopsError | None = None
+    try:
+        run_ingest(opened, environment, dataset, log, file=file)
+    except MlopsError as error:
+        failure = error
+    try:  # also after a failure: a job that refuses one file has appended the others
+        due = models_due(opened, environment, dataset)
+    except MlopsError as error:
+        raise failure or error from None
     record_output("models", " ".join(due))
     for model in due:
         click.echo(f"New data for {model}: mlops train {model} --env {environment}")
+    if failure is not None:
+        raise failure
 
 
 @click.group(cls=Group)

@@ -321,6 +321,11 @@ class Model(Declaration):
     monitoring: ModelMonitoring = ModelMonitoring()
 
     @property
+    def needed_columns(self) -> frozenset[str]:
+        """Columns of the contract that training reads: features, target, protected attributes, and those of slices."""
+        return frozenset({self.target, *self.features, *self.protected, *(part.column for part in self.slices)})
+
+    @property
     def predicted_datasets(self) -> tuple[str, ...]:
         """The datasets whose versions may be predicted by batch, each once."""
         return tuple(dict.fromkeys((self.contract, *self.batch.datasets)))
