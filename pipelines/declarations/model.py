@@ -263,13 +263,19 @@ class CanaryPolicy(Declaration):
 
 
 class Serving(Declaration):
-    """Serving of a model."""
+    """Serving of a model.
+
+    Attributes:
+        optional_features: features that a request may leave out, so that callers of an earlier version are answered.
+            Those that are numbers are the last numbers of `features`.
+    """
 
     replicas: Replicas = Replicas()
     resources: Resources
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
     inference_log: InferenceLogging = InferenceLogging()
+    optional_features: tuple[ColumnName, ...] = ()
 
 
 class BatchPrediction(Declaration):
@@ -353,6 +359,9 @@ class Model(Declaration):
         for index, feature in enumerate(self.monitoring.ignored_features):
             if feature not in self.features:
                 problems.append((("monitoring", "ignored_features", index), "a feature of the model", repr(feature)))
+        for index, feature in enumerate(self.serving.optional_features):
+            if feature not in self.features:
+                problems.append((("serving", "optional_features", index), "a feature of the model", repr(feature)))
         problems += [(key, "a number that JSON holds exactly", found) for key, found in _inexact(self.model_dump(), ())]
         if problems:
             raise KeyedError(*problems)
