@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ from pipelines.monitoring.monitor_reports import (
     VolumePoint,
     write_report,
 )
+from pipelines.monitoring.profile_counter import ColumnProfile
 from pipelines.monitoring.report_page import render_page
 from pipelines.monitoring.spark_profiles import profile_on_spark
 from pipelines.monitoring.volume import forecast_volume, judge_volume, volume_bounds
@@ -176,7 +177,23 @@ def _compare_columns(
             reference, current = profile_on_spark(spark, columns, *both)
     else:
         reference, current = profile_streams(columns, stream_rows(table, old, names), stream_rows(table, new, names))
-    return [compare_column(name, reference[name], current[name]) for name in names]
+    rows_without = {
+        name: sum(
+            task.file.record_count
+            for delivery in before
+            if name not in delivery.columns
+            for snapshot in delivery.snapshots
+            for task in files.get(snapshot, ())
+        )
+        for name in names
+    }
+    return [compare_column(name, _without_rows(reference[name], rows_without[name]), current[name]) for name in names]
+
+
+def _without_rows(profile: ColumnProfile, rows: int) -> ColumnProfile:
+    """Leave out rows from before the column: they were read as rows without a value."""
+    absent = min(rows, profile.nulls)
+    return replace(profile, rows=profile.rows - absent, nulls=profile.nulls - absent)
 
 
 def shown_comparison(comparison: ColumnComparison, column: Column, settings: DataMonitorSettings) -> ColumnComparison:

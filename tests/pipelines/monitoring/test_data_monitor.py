@@ -177,11 +177,16 @@ def test_a_column_that_is_new_is_unknown_until_it_has_a_history(dev: Environment
     source.contract = grown
     source.deliver(200, height=source.rng.normal(170, 10, 200))
     report = examine(dev, grown, NOW)
-    assert verdicts(report, "drift")["height"] == "unknown"
+    (drift,) = [each for each in report.findings if (each.check, each.subject) == ("drift", "height")]
+    assert (drift.verdict, drift.reason) == ("unknown", "the column is new: no earlier delivery has it")
+    assert "height" not in verdicts(report, "nulls"), "rows from before the column are not rows without a value"
     assert verdicts(report, "schema") == {"height": "watch"}
     source.deliver(200, height=source.rng.normal(170, 10, 200))
     again = examine(dev, grown, NOW)
     assert verdicts(again, "drift")["height"] == "ok"
+    assert "height" not in verdicts(again, "nulls")
+    (height,) = [each for each in again.columns if each.column == "height"]
+    assert (height.reference_rows, height.reference_nulls) == (200, 0)
     assert verdicts(again, "schema") == {"": "ok"}
 
 
