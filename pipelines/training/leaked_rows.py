@@ -22,7 +22,9 @@ def hash_examples(features: pd.DataFrame, target: pd.Series) -> NDArray[np.uint6
     """Hash each row's features and target. Equal rows have equal hashes."""
     import pandas as pd
 
-    return pd.util.hash_pandas_object(features.assign(**{f"{target.name} (target)": target}), index=False).to_numpy()
+    examples = features.assign(**{f"{target.name} (target)": target})
+    hashes: NDArray[np.uint64] = pd.util.hash_pandas_object(examples, index=False).to_numpy()
+    return hashes
 
 
 def find_leaked(examples: NDArray[np.uint64], kept: Rows) -> Rows:
