@@ -77,6 +77,8 @@ def test_a_new_a_draft_and_a_deleted_contract() -> None:
         "  requires no version: the contract was a draft, which binds nobody"
     )
     gone = judge_impact("visits.odcs.yaml", contract(AGE), None, READERS, RELEASED, LIVE)
+    assert impact_lines(gone)[-1] == "  requires the status deprecated first: it is not, refused"
+    assert not any("the table cannot" in line for line in impact_lines(gone))
     assert gone.refused and gone.readers["age"] == ("price",) and gone.live["age"]
     assert not judge_impact("x", contract(AGE, status="deprecated"), None, {}, {}, None).refused
 
