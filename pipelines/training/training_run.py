@@ -266,9 +266,9 @@ class _Split:
 
 
 def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
-    import pandas as pd
     import pyarrow.compute as pc
 
+    from pipelines.training.leaked_rows import find_leaked, hash_examples
     from pipelines.training.rows import check_columns, features_of, target_of
     from pipelines.training.split import digest_of_keys, hash_keys, in_holdout
 
@@ -285,7 +285,7 @@ def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
             f"{int(kept.sum())}",
             fix="ingest more data, or change training.holdout in model.yaml",
         )
-    whole = pd.util.hash_pandas_object(features.assign(**{f"{model.target} (target)": target}), index=False).to_numpy()
+    leaked = find_leaked(hash_examples(features, target), kept)
     holdout = Holdout(
         share=settings.holdout,
         seed=settings.seed,
@@ -293,7 +293,7 @@ def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
         training_rows=int((~kept).sum()),
         unlabelled_rows=rows.num_rows - labelled.num_rows,
         keys=digest_of_keys(keys[kept]),
-        leaked_rows=int(np.isin(whole[kept], whole[~kept]).sum()),
+        leaked_rows=int(leaked.sum()),
     )
     training = TrainingData(
         features=features[~kept].reset_index(drop=True),
