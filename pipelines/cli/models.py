@@ -81,11 +81,20 @@ def ingest(dataset: str, file: str, environment: str, target: str) -> None:
     from pipelines.targets.workloads import run_ingest
 
     opened = open_target(target)
-    run_ingest(opened, environment, dataset, log, file=file)
-    due = models_due(opened, environment, dataset)
+    failure: MlopsError | None = None
+    try:
+        run_ingest(opened, environment, dataset, log, file=file)
+    except MlopsError as error:
+        failure = error
+    try:  # also after a failure: a job that refuses one file has appended the others
+        due = models_due(opened, environment, dataset)
+    except MlopsError as error:
+        raise failure or error from None
     record_output("models", " ".join(due))
     for model in due:
         click.echo(f"New data for {model}: mlops train {model} --env {environment}")
+    if failure is not None:
+        raise failure
 
 
 @click.group(cls=Group)
@@ -99,14 +108,29 @@ def new() -> None:
     "--task", type=click.Choice(TASKS), default="classification", show_default=True, help="What the model predicts."
 )
 @click.option("--owner", default="ml-platform", show_default=True, help="Team that owns the model.")
-def model(name: str, task: str, owner: str) -> None:
-    """Create the model NAME, with a contract and sample data.
+@click.option("--contract", "dataset", metavar="DATASET", help="Existing contract to train on; needs --target.")
+@click.option("--target", metavar="COLUMN", help="With --contract: column to predict.")
+def model(name: str, task: str, owner: str, dataset: str | None, target: str | None) -> None:
+    """Create the model NAME, with an example contract and sample data.
 
-    The new model passes the tests unchanged.
+    The new model passes the tests unchanged. With --contract, its features are the other columns of the contract that
+    can be features; edit them, and the bounds, in model.yaml.
     """
-    from pipelines.declarations.starter import start_model
+    from pipelines.declarations.starter import start_model, start_model_on
 
     project = Project.find()
+    if (dataset is None) != (target is None):
+        raise click.UsageError("--contract and --target: give both, or neither")
+    if dataset is not None and target is not None:
+        for path in start_model_on(project, name, task, owner, dataset, target):
+            click.echo(f"wrote {path.relative_to(project.root)}")
+        if not list((project.contracts_folder / "samples").glob(f"{dataset}.*")):
+            click.echo(f"Next: add a sample without personal data: data-contracts/samples/{dataset}.csv")
+        click.echo(
+            f"Next: edit models/{name}/model.yaml and train.py; then run `mlops validate`, `mlops train {name} --here` "
+            "and `make test`."
+        )
+        return
     for path in start_model(project, name, task, owner):
         click.echo(f"wrote {path.relative_to(project.root)}")
     click.echo(
@@ -263,7 +287,8 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
         found = run_experiment(project, model, rows, version, log)
     else:
         path = file or find_sample(project, declared.contract)
-        rows, bad = read_good_rows(project.contract(declared.contract), path)
+        name = str(file or path.relative_to(project.root))
+        rows, bad = read_good_rows(project.contract(declared.contract), path, name=name)
         log(f"{path.name}: {rows.num_rows} rows" + (f"; {bad} others break the contract" if bad else ""))
         found = run_experiment(project, model, rows, None, log)
     click.echo()

@@ -273,6 +273,8 @@ class Serving(Declaration):
         rollout: traffic steps of a rollout.
         canary: how a release on trial is compared with the live one.
         inference_log: what the pods log.
+        optional_features: features that a request may leave out, so that callers of an earlier version are answered.
+            Those that are numbers are the last numbers of `features`.
     """
 
     replicas: Replicas = Replicas()
@@ -281,6 +283,7 @@ class Serving(Declaration):
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
     inference_log: InferenceLogging = InferenceLogging()
+    optional_features: tuple[ColumnName, ...] = ()
 
     @property
     def check_seconds(self) -> tuple[int, ...]:
@@ -345,6 +348,11 @@ class Model(Declaration):
     monitoring: ModelMonitoring = ModelMonitoring()
 
     @property
+    def needed_columns(self) -> frozenset[str]:
+        """Columns of the contract that training reads: features, target, protected attributes, and those of slices."""
+        return frozenset({self.target, *self.features, *self.protected, *(part.column for part in self.slices)})
+
+    @property
     def predicted_datasets(self) -> tuple[str, ...]:
         """The datasets whose versions may be predicted by batch, each once."""
         return tuple(dict.fromkeys((self.contract, *self.batch.datasets)))
@@ -372,6 +380,9 @@ class Model(Declaration):
         for index, feature in enumerate(self.monitoring.ignored_features):
             if feature not in self.features:
                 problems.append((("monitoring", "ignored_features", index), "a feature of the model", repr(feature)))
+        for index, feature in enumerate(self.serving.optional_features):
+            if feature not in self.features:
+                problems.append((("serving", "optional_features", index), "a feature of the model", repr(feature)))
         problems += [(key, "a number that JSON holds exactly", found) for key, found in _inexact(self.model_dump(), ())]
         if problems:
             raise KeyedError(*problems)

@@ -233,7 +233,7 @@ def find_prediction(facts: LineageFacts, model: str, environment: str, snapshot:
         wanted = f"snapshot {snapshot}" if snapshot else "a batch prediction"
         raise MlopsError(
             f"{model} has no such batch prediction in {environment}: expected {wanted}, found {known}",
-            fix=f"mlops predict {model} --file FILE --env {environment} makes one",
+            fix=f"predict a file first: mlops predict {model} --file FILE --env {environment}",
         )
     return prediction_node(environment, model, found[-1].snapshot)
 

@@ -33,12 +33,14 @@ class Experiment:
         facts: what it was made from, and how its model did.
         evaluation: metrics on the holdout.
         verdicts: verdicts of `GATES`, in this order.
+        leaked: a line for each of the first rows of the holdout that equal a training row.
     """
 
     model: Model
     facts: RunFacts
     evaluation: Evaluation
     verdicts: tuple[Verdict, ...]
+    leaked: tuple[str, ...] = ()
 
 
 def run_experiment(
@@ -58,6 +60,7 @@ def run_experiment(
     """
     from pipelines.data.row_digest import digest_of_rows
     from pipelines.promotion.trial import try_bundle
+    from pipelines.training.leaked_rows import describe_leaked
     from pipelines.training.training_run import make_bundle, utc_timestamp
     from pipelines.training.training_set import in_memory
     from pipelines.training.unconfined import train_unconfined
@@ -78,7 +81,7 @@ def run_experiment(
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
     facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
     verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))
-    return Experiment(model, facts, evaluation, verdicts)
+    return Experiment(model, facts, evaluation, verdicts, tuple(describe_leaked(model, contract, rows)))
 
 
 def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -> tuple[Verdict, ...]:
@@ -120,6 +123,8 @@ def describe_experiment(found: Experiment) -> list[str]:
         lines.append(f"{verdict.gate:<12} {verdict.outcome:<13} {verdict.figure} ({verdict.threshold})")
         if verdict.fix:
             lines.append(f"{'':<12} {verdict.why}")
+            if verdict.gate == "leakage":
+                lines += [f"{'':<12}   {row}" for row in found.leaked]
             lines.append(f"{'':<12} fix: {verdict.fix}")
     return lines
 

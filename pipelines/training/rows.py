@@ -34,8 +34,7 @@ def check_columns(names: Collection[str], model: Model) -> None:
     Raises:
         MlopsError: a column is missing, because the table is older than the contract.
     """
-    needed = {model.target, *model.features, *model.protected, *(part.column for part in model.slices)}
-    missing = sorted(needed - set(names))
+    missing = sorted(model.needed_columns - set(names))
     if missing:
         raise MlopsError(
             f"the rows of {model.contract} lack {', '.join(missing)}, which {model.name} needs",

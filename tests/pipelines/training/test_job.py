@@ -21,8 +21,11 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.project import Project
 from pipelines.declarations.run_facts import facts_of_run
+from pipelines.promotion.gates.compatibility import incompatibilities
 from pipelines.registry import bundles, evidence, runs
 from pipelines.registry.runs import list_runs, parse_record, read_records
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_error import RequestError
 from pipelines.training import training_run as job
 from pipelines.training.__main__ import main
 from pipelines.training.onnx_graph import check_graph
@@ -34,8 +37,10 @@ from tests.http_responder import http_server
 from tests.pipelines.training.mlflow_server import FakeMlflow
 from tests.pipelines.training.project import (
     DATASET,
+    DECLARATION,
     IMAGE,
     MODEL,
+    TRAIN,
     contract_document,
     make_project,
     make_rows,
@@ -302,6 +307,32 @@ def test_holdout_rows_that_duplicate_training_rows_are_counted(tmp_path: Path) -
     # Two of these loans are equal by chance.
     assert leaked(rows) == 1
     assert leaked(pa.concat_tables([rows, again])) > 50
+
+
+def test_a_second_version_with_a_new_feature_answers_the_requests_of_the_first(tmp_path: Path) -> None:
+    train = TRAIN.replace('["income", "age", "member"]', '[n for n in data.features.columns if n != "region"]')
+    assert train != TRAIN
+
+    def version(folder: str, *features: str, **serving: object) -> bundles.FetchedBundle:
+        changes = {"features": [*features, "region"], "serving": {**DECLARATION["serving"], **serving}}
+        return bundle(make_project(tmp_path / folder, train, **changes))
+
+    def schema(made: bundles.FetchedBundle) -> RequestSchema:
+        return RequestSchema.model_validate_json(made.files["schema.json"])
+
+    first = version("first", "income", "age")
+    golden = GoldenPredictions.model_validate_json(first.files["golden.json"])
+    request = json.dumps({"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}).encode()
+
+    second = version("second", "income", "age", "member", optional_features=["member"])
+    assert incompatibilities(schema(first), schema(second)) == []
+    answer = json.loads(Predictor(second.manifest, second.files).answer(request, b"1").body)
+    assert [output["name"] for output in answer["outputs"]] == [output.name for output in golden.outputs]
+
+    strict = version("strict", "income", "age", "member")
+    assert len(incompatibilities(schema(first), schema(strict))) == 1
+    with pytest.raises(RequestError, match="expected shape"):
+        Predictor(strict.manifest, strict.files).answer(request, b"1")
 
 
 def test_a_class_found_only_in_the_holdout_is_refused(tmp_path: Path) -> None:
