@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io import OutputStream
+from pyiceberg.io import InputStream, OutputStream
 from pyiceberg.io.pyarrow import ArrowScan, PyArrowFile, PyArrowFileIO, schema_to_pyarrow
 from pyiceberg.table import FileScanTask, Table
 
@@ -108,7 +108,7 @@ def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[s
             yield from stream_file(file, columns)
 
 
-def stream_file(source: Path | BinaryIO, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def stream_file(source: Path | BinaryIO | InputStream, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Stream some columns of a Parquet file, in the memory of one row group. Columns that it lacks are left out.
 
     Each row group is read for itself. A reader of several keeps what it has read of all of them, and a batch across two

@@ -312,8 +312,8 @@ def _numbers(old: pa.ChunkedArray, new: pa.ChunkedArray, *, with_figures: bool) 
     old_numbers = arrays[0] if len(arrays[0]) else arrays[1]
     cuts: Any = np.unique(_quantiles(old_numbers, [step / BINS for step in range(1, BINS)])) if len(old_numbers) else []
     each = [(_binned(numbers, cuts), _figures_of(numbers) if with_figures else {}) for numbers in _distinct(*arrays)]
-    shares, figures = zip(each[0], each[-1], strict=True)
-    return list(shares), list(figures)
+    (first, of_first), (last, of_last) = each[0], each[-1]
+    return [first, last], [of_first, of_last]
 
 
 def _sorted(column: pa.ChunkedArray) -> Any:
