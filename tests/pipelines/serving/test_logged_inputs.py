@@ -121,6 +121,7 @@ def test_the_share_of_a_sample_is_that_of_the_ids() -> None:
 def test_lost_records_are_written_with_the_next_count(serve: Serve) -> None:
     server = serve()
     server.log._buffer_bytes = -1
+    server.log._notice()
     for _ in range(3):
         server.infer(features())
     assert server.logged() == []
