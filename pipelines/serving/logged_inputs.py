@@ -28,7 +28,7 @@ class _Tensor:
         groups: position of a column → its groups.
         is_kept: False if no column is left to log.
         is_numeric: True if JSON of a row has no commas but those between its values.
-        splits: number of commas up to the last withheld value.
+        splits: number of commas up to the last withheld value, and after it if there is one.
         nulls: position of a withheld value → what takes the place of its JSON, with the brackets of the row.
     """
 
@@ -164,7 +164,7 @@ def _tensor(tensor: InputTensor, hidden: set[str], groups: Sequence[str]) -> _Te
         },
         len(withheld) < len(tensor.columns),
         tensor.datatype not in ("BOOL", "BYTES"),
-        max(withheld, default=0) + 1,
+        min(max(withheld, default=0) + 1, len(tensor.columns) - 1),
         {at: _null(at, len(tensor.columns)) for at in withheld},
     )
 
