@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipelines.declarations.inference_logging import LogPolicy, is_sampled
+from pipelines.declarations.inference_logging import LogPolicy, sample_hash, sample_limit
 from pipelines.serving.log_lines import ROWS, SIZE, TIME, LogLines
 from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import InferenceResult, Predictor
@@ -102,6 +102,7 @@ class InferenceLog:
         self._predictor = predictor
         policy = policy or LogPolicy()
         self._sample = policy.sample
+        self._sample_limit = sample_limit(policy.sample)
         inputs = LoggedInputs(predictor.schema, policy)
         self._withholds = bool(inputs.withheld)
         self._lines = LogLines(predictor, inputs, policy.sample)
@@ -149,7 +150,7 @@ class InferenceLog:
             trace: id of the trace, 32 hexadecimal digits.
         """
         # The thread makes the lines: in bulk that is cheaper than one at a time between requests.
-        if self._sample < 1 and not is_sampled(answer.id, self._sample):
+        if self._sample < 1 and sample_hash(answer.id) >= self._sample_limit:
             self._unsampled += 1
             return
         if self._bytes_in <= self._bytes_noticed or self._has_room():

@@ -118,6 +118,11 @@ def test_the_share_of_a_sample_is_that_of_the_ids() -> None:
     assert all(is_sampled(each, 1.0) for each in ids[:1000])
 
 
+def test_a_release_of_the_server_keeps_the_sample_of_the_one_before() -> None:
+    """Monitors ask for each id whether its record should be there."""
+    assert {number for number in range(12) if is_sampled(b'"%d"' % number, 0.25)} == {0, 1, 11, 8}
+
+
 def test_lost_records_are_written_with_the_next_count(serve: Serve) -> None:
     server = serve()
     server.log._buffer_bytes = -1
