@@ -85,7 +85,7 @@ test-selected: setup ## The tests in TESTS, fast and slow; without TESTS, all te
 
 .PHONY: test-realistic
 test-realistic: setup ## The journeys on a laptop as late and strict as AWS; SCALE=20 slows time down from 100
-	@MLOPS_TEST_REALISTIC=$(or $(SCALE),100) $(BIN)/pytest -n 2 --dist loadfile --timeout=900 laptop/tests/journeys
+	@REALISTIC_JOURNEYS=$(or $(SCALE),100) $(BIN)/pytest -n 2 --dist loadfile --timeout=900 laptop/tests/journeys
 
 .PHONY: conformance
 conformance: setup ## Run the laptop against real engines; K=rollouts selects tests

@@ -26,10 +26,16 @@ FAULTS = {
     "watch-closed": "The Kubernetes API ends every watch and followed log at once",
     "ecr-throttled": "ECR answers ThrottlingException",
     "eventbridge-down": "EventBridge answers 500 to events",
+    "load-balancer-stuck": "Load balancers that are not active yet do not become active",
+    "targets-stuck": "Targets of load balancers that are not healthy yet do not become healthy",
+    "dns-gone": "Runners cannot look up the names of load balancers",
     "app-token-revoked": "GitHub answers 401 to the app",
     "github-down": "GitHub answers 503 to apps, jobs and EventBridge",
 }
 """Name → what happens."""
+
+NEEDS_LOAD_BALANCERS = frozenset({"load-balancer-stuck", "targets-stuck", "dns-gone"})
+"""Faults of load balancers as AWS runs them, which only a realistic laptop has."""
 
 API_STATUSES = {
     "api-401": (401, "Unauthorized", "Unauthorized"),

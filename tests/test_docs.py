@@ -25,7 +25,9 @@ LAPTOP_COMMANDS = ("laptop", "demo", "github create", "github serve", "github cl
 HISTORY = ("CHANGELOG.md", "docs/decisions/")
 """Pages that may name commands of the past."""
 
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(\w*)[^\n`]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+"""A block of code: its language, and its text. Words after the language say for whom it is."""
+
 LINK = re.compile(r"\]\(([^)\s]+)\)|\b(?:src|srcset|href)=\"([^\"]+)\"")
 SPAN = re.compile(r"`([^`\n]+)`")
 CALL = re.compile(r"(?<![\w./-])(?:\.venv/bin/)?mlops +([^\n|;&)]*)")
@@ -67,6 +69,20 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub makes from the headings of a page."""
     headings = re.findall(r"^#+ +(.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def repeated_headings(page: Path) -> list[str]:
+    """Return headings that a page has twice under one heading: a link leads to the first, and a reader finds one."""
+    place: dict[int, str] = {}
+    seen, repeated = set(), []
+    for marks, heading in re.findall(r"^(#+) +(.+)$", FENCE.sub("", page.read_text()), re.MULTILINE):
+        place = {level: name for level, name in place.items() if level < len(marks)}
+        way = (*place.values(), heading)
+        if way in seen:
+            repeated.append(heading)
+        seen.add(way)
+        place[len(marks)] = heading
+    return repeated
 
 
 def broken_links(page: Path) -> list[str]:
@@ -129,6 +145,11 @@ def check_call(arguments: str, *, complete: bool) -> None:
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_every_relative_link_resolves(page: Path) -> None:
     assert broken_links(page) == []
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.name != "CHANGELOG.md"], ids=name_of)
+def test_no_page_has_a_section_twice(page: Path) -> None:
+    assert repeated_headings(page) == []
 
 
 @pytest.mark.parametrize(("page", "arguments", "runnable"), calls())

@@ -16,6 +16,7 @@ LAYERS = [
     {"pipelines.promotion"},
     {"pipelines.targets"},
     {"pipelines.github"},
+    {"pipelines.training_runs"},
     {"pipelines.monitoring"},
     {"pipelines.dataset_catalog"},
     {"pipelines.lineage"},

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.components.labels import metadata
+from infra.components.labels import metadata, selector
 from infra.components.pod import PodArgs, pod_spec
-from infra.components.serving import ServingContext
+from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.canary_settings import (
     AUTHORIZATION_VARIABLE,
     SECONDS_VARIABLE,
@@ -22,6 +22,7 @@ from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import SecretKey
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import check_name, service_name
+from pipelines.declarations.shadow_traffic import SHADOW_PERCENT
 
 _RESOURCES = Resources(cpu="250m", memory="256Mi")
 _ALLOWANCE_SECONDS = 900
@@ -33,8 +34,16 @@ _HASHES = (
     {"name": "canary-hash", "valueFrom": {"podTemplateHashValue": "Latest"}},
     {"name": "live-hash", "valueFrom": {"podTemplateHashValue": "Stable"}},
 )
+_SHADOW = "shadow-percent"
 _INCONCLUSIVE, _FAILED = 2, 3
 """Exit statuses of the check. Any other failure means that it could not be completed, and it is tried again."""
+
+_BEACON_PORT = {"name": "beacon", "containerPort": PORT, "protocol": "TCP"}
+_BEACON_VARIABLES = (
+    {"name": SHADOW_PERCENT, "value": f"{{{{args.{_SHADOW}}}}}"},
+    {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    {"name": "PORT", "value": str(PORT)},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,9 @@ class CanaryCheckArgs:
     context: ServingContext
 
 
-def analysis_step(model: str, bundle: Digest, seconds: int, *, by_release: bool = False) -> dict[str, Any]:
+def analysis_step(
+    model: str, bundle: Digest, seconds: int, *, by_release: bool = False, shadow_percent: int = 0
+) -> dict[str, Any]:
     """Return the rollout step that checks the canary.
 
     Args:
@@ -56,7 +67,9 @@ def analysis_step(model: str, bundle: Digest, seconds: int, *, by_release: bool 
         bundle: digest of the bundle on trial.
         seconds: duration of the check.
         by_release: True to name the pods of both releases, which a Prometheus tells apart.
+        shadow_percent: share of the requests to copy to the canary; 0 in a traffic step.
     """
+    shadow = [{"name": _SHADOW, "value": str(shadow_percent)}] if shadow_percent else []
     return {
         "analysis": {
             "templates": [{"templateName": check_name(model)}],
@@ -67,6 +80,7 @@ def analysis_step(model: str, bundle: Digest, seconds: int, *, by_release: bool 
                 # it in when the step begins.
                 {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}},
                 *(_HASHES if by_release else ()),
+                *shadow,
             ],
         }
     }
@@ -87,9 +101,13 @@ class CanaryCheck(pulumi.ComponentResource):
         hashes = (
             [{"name": item["name"]} for item in _HASHES] if context.environment.config.monitoring.prometheus else []
         )
+        # Traffic steps do not give this one.
+        shadow = [{"name": _SHADOW, "value": "0"}] if context.model.serving.shadow is not None else []
         child = pulumi.ResourceOptions(parent=self)
         name = check_name(model)
         self._shared = metadata(context.environment, name, context.model)
+        if shadow:
+            self._beacon(child)
         # No count, which means one: Argo refuses a count below the sum of the limits.
         verdict = {"consecutiveSuccessLimit": 1, "failureLimit": 1}
         k8s.apiextensions.CustomResource(
@@ -98,7 +116,7 @@ class CanaryCheck(pulumi.ComponentResource):
             kind="AnalysisTemplate",
             metadata={"name": name, "namespace": context.namespace, **self._shared},
             spec={
-                "args": [{"name": "bundle"}, {"name": "live"}, {"name": "seconds"}, *hashes],
+                "args": [{"name": "bundle"}, {"name": "live"}, {"name": "seconds"}, *hashes, *shadow],
                 "metrics": [
                     {"name": "harm", "provider": self._job_provider("failed", _FAILED)},
                     {"name": "verdict", **verdict, "provider": self._job_provider("inconclusive", _INCONCLUSIVE)},
@@ -107,6 +125,24 @@ class CanaryCheck(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[context.identity])),
         )
         self.register_outputs({})
+
+    def _beacon(self, opts: pulumi.ResourceOptions) -> None:
+        """Create the Service by which live pods ask the check where to send copies of requests.
+
+        Most of the time there is no check, so no pod: a connection is refused at once.
+        """
+        name = service_name(self._model, "shadow")
+        annotations = {**self._shared["annotations"], "pulumi.com/skipAwait": "true"}
+        k8s.core.v1.Service(
+            name,
+            metadata={"name": name, "namespace": self._context.namespace, **self._shared, "annotations": annotations},
+            spec={
+                "type": "ClusterIP",
+                "selector": selector(check_name(self._model)),
+                "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "beacon", "protocol": "TCP"}],
+            },
+            opts=opts,
+        )
 
     def _job_provider(self, fail_if: Literal["failed", "inconclusive"], status: int) -> dict[str, Any]:
         """Return the provider of a metric: a job that runs the check.
@@ -120,6 +156,7 @@ class CanaryCheck(pulumi.ComponentResource):
         prometheus = settings.prometheus
         hashes = ("--canary-hash", "{{args.canary-hash}}", "--live-hash", "{{args.live-hash}}") if prometheus else ()
         secret = prometheus.authorization if prometheus is not None else None
+        has_beacon = context.model.serving.shadow is not None
         pod = PodArgs(
             environment=context.environment,
             name="check",
@@ -140,14 +177,16 @@ class CanaryCheck(pulumi.ComponentResource):
                 {"name": "CHECK_PING_URL", "value": context.service_url(service_name(model, "ping"))},
                 {"name": "CHECK_PONG_URL", "value": context.service_url(service_name(model, "pong"))},
                 *([_secret_variable(secret)] if secret is not None else ()),
+                *(_BEACON_VARIABLES if has_beacon else ()),
             ],
+            container={"ports": [_BEACON_PORT]} if has_beacon else {},
             pod={"restartPolicy": "Never"},
         )
         final = {
             "action": "FailJob",
             "onExitCodes": {"containerName": pod.name, "operator": "In", "values": [status]},
         }
-        longest = max((step.pause_seconds for step in context.model.serving.rollout), default=0)
+        longest = max(context.model.serving.check_seconds, default=0)
         spec = {
             "backoffLimit": _TRIES - 1,
             "podFailurePolicy": {"rules": [final]},

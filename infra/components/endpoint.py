@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pulumi
@@ -16,8 +17,9 @@ from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
 from pipelines.declarations.inference_logging import LOG_POLICY
-from pipelines.declarations.model import IN_FLIGHT_METRIC, RolloutStep
+from pipelines.declarations.model import IN_FLIGHT_METRIC, Serving
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
+from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers
 
 _PROTOCOL = "/v2"
 """Path prefix of the Open Inference Protocol."""
@@ -219,10 +221,7 @@ class Endpoint(pulumi.ComponentResource):
                         "maxUnavailable": 0,
                         # The previous release stays up for a while, so a rollback needs no new pods.
                         "scaleDownDelaySeconds": _STANDBY_SECONDS,
-                        "steps": steps_of(
-                            serving.rollout,
-                            lambda seconds: analysis_step(self._model, bundle, seconds, by_release=by_release),
-                        ),
+                        "steps": steps_of(serving, partial(analysis_step, self._model, bundle, by_release=by_release)),
                     }
                 },
             },
@@ -245,6 +244,7 @@ class Endpoint(pulumi.ComponentResource):
                 {"name": "PORT", "value": str(PORT)},
                 {"name": "OMP_NUM_THREADS", "value": "1"},
                 {"name": LOG_POLICY, "value": context.log_policy.model_dump_json()},
+                *self._shadow_peers(),
             ],
             container={
                 "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
@@ -261,6 +261,15 @@ class Endpoint(pulumi.ComponentResource):
                 ],
             },
         )
+
+    def _shadow_peers(self) -> list[dict[str, Any]]:
+        """Return the variable that lets pods copy requests, if the model declares a shadow step."""
+        if self._context.model.serving.shadow is None:
+            return []
+        beacon, ping, pong = (
+            self._context.service_url(name) for name in (service_name(self._model, "shadow"), self._ping, self._pong)
+        )
+        return [{"name": SHADOW_PEERS, "value": ShadowPeers(beacon=beacon, ping=ping, pong=pong).model_dump_json()}]
 
     def _spread(self, topology: str) -> dict[str, Any]:
         """Spread the pods of each release evenly if possible; if a zone fails, run them anywhere."""
@@ -333,17 +342,32 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
     }
 
 
-def steps_of(rollout: tuple[RolloutStep, ...], analysis: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
+def steps_of(serving: Serving, analysis: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the steps of an Argo Rollout: each weight is followed by the canary analysis, which keeps it.
 
     The analysis lasts as long as the declared pause, so that it can compare what happens during the step, and stop a
     bad canary at once.
 
+    A shadow step comes before any weight. Without a weight there are no pods on trial, so it sets their number: that of
+    the first weight, or more if more requests are copied. After the first weight, the number follows the weight again.
+
     Args:
-        rollout: weights and pauses.
-        analysis: returns the step that checks the canary for a number of seconds.
+        serving: what the model declares.
+        analysis: returns the step that checks the canary for a number of seconds; takes `shadow_percent` as well.
     """
-    return [part for step in rollout for part in ({"setWeight": step.weight}, analysis(step.pause_seconds))]
+    steps = [({"setWeight": step.weight}, analysis(step.pause_seconds)) for step in serving.rollout]
+    shadow = serving.shadow
+    if shadow is None:
+        return [part for step in steps for part in step]
+    (first_weight, first_check), *later = steps
+    return [
+        {"setCanaryScale": {"weight": max(shadow.percent, serving.rollout[0].weight)}},
+        analysis(shadow.pause_seconds, shadow_percent=shadow.percent),
+        first_weight,
+        {"setCanaryScale": {"matchTrafficWeight": True}},
+        first_check,
+        *(part for step in later for part in step),
+    ]
 
 
 def url_of(status: Any) -> str | None:

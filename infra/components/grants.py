@@ -48,11 +48,16 @@ def list_versions(bucket: Bucket, *prefixes: str) -> Statements:
 
 def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     """Allow writing objects under key prefixes, but not reading them."""
+    return write_matching(bucket, *(f"{prefix}*" for prefix in prefixes))
+
+
+def write_matching(bucket: Bucket, *patterns: str) -> Statements:
+    """Allow writing objects whose keys match patterns (`inference/fraud/*.jsonl`), but not reading them."""
     return [
         {
             "Effect": "Allow",
             "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
-            "Resource": [f"{bucket.arn}/{prefix}*" for prefix in prefixes],
+            "Resource": [f"{bucket.arn}/{pattern}" for pattern in patterns],
         },
         *_use_key(bucket, _WRITE),
     ]

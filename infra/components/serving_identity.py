@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import pulumi
 
-from infra.components.grants import read_prefix, write_prefix
+from infra.components.grants import read_prefix, write_matching
 from infra.components.labels import selector
 from infra.components.registry import Registry
-from infra.components.serving import PORT, SERVICE_PORT
+from infra.components.serving import PORT
 from infra.components.storage import Storage
-from infra.components.workload import Workload, WorkloadArgs, egress_anywhere
+from infra.components.workload import Workload, WorkloadArgs, all_pods_of, egress_to
 from infra.scopes import Environment
-from pipelines.declarations.environment import PORT_OF_HTTPS, Prometheus
+from pipelines.declarations.environment import Prometheus
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import check_name, serving_name
 
@@ -60,6 +59,10 @@ class ServingIdentity(pulumi.ComponentResource):
         # An ALB with IP targets connects from its own addresses in its subnets.
         load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs]
         port = {"protocol": "TCP", "port": PORT}
+        copies = model.serving.shadow is not None
+        servers, checks = (
+            [{"podSelector": {"matchLabels": selector(name)}}] if copies else [] for name in (serving, check)
+        )
         prometheus = environment.config.monitoring.prometheus
         scraper = (prometheus.scraper_namespace or prometheus.service_namespace) if prometheus is not None else None
         server = Workload(
@@ -69,7 +72,10 @@ class ServingIdentity(pulumi.ComponentResource):
                 namespace=args.namespace,
                 statements=[
                     *read_prefix(args.registry.bucket, f"bundles/{model.name}/", f"evidence/{model.name}/"),
-                    *write_prefix(args.storage.logs, f"inference/{model.name}/"),
+                    # No Parquet files: they say which objects of the log a reader leaves out.
+                    *write_matching(
+                        args.storage.logs, f"inference/{model.name}/*.jsonl", f"inference/{model.name}/counts/*.json"
+                    ),
                 ],
                 model=model,
                 ingress=[
@@ -77,11 +83,14 @@ class ServingIdentity(pulumi.ComponentResource):
                         "from": [
                             *load_balancers,
                             {"podSelector": {"matchLabels": selector(check)}},
-                            *([_all_pods_of(scraper)] if scraper is not None else ()),
+                            *([all_pods_of(scraper)] if scraper is not None else ()),
+                            *servers,
                         ],
                         "ports": [port],
                     }
                 ],
+                # Copies of requests go to the pods of another release; the check says to which.
+                egress=[{"to": [*servers, *checks], "ports": [port]}] if copies else [],
             ),
             self._child(endpoint),
         )
@@ -92,6 +101,7 @@ class ServingIdentity(pulumi.ComponentResource):
                 namespace=args.namespace,
                 statements=read_prefix(args.registry.bucket, f"bundles/{model.name}/"),
                 model=model,
+                ingress=[{"from": servers, "ports": [port]}] if copies else [],
                 egress=[
                     {"to": [{"podSelector": {"matchLabels": selector(serving)}}], "ports": [port]},
                     *prometheus_egress(prometheus),
@@ -107,17 +117,5 @@ class ServingIdentity(pulumi.ComponentResource):
 
 
 def prometheus_egress(prometheus: Prometheus | None) -> list[dict[str, Any]]:
-    """Return the egress rules of a check that reads Prometheus. HTTPS may go anywhere already."""
-    if prometheus is None:
-        return []
-    url = urlsplit(prometheus.url)
-    port = url.port or (PORT_OF_HTTPS if url.scheme == "https" else SERVICE_PORT)
-    if prometheus.service_namespace is not None:
-        # The policy sees the pod behind the Service.
-        ports = [{"protocol": "TCP", "port": prometheus.pod_port or port}]
-        return [{"to": [_all_pods_of(prometheus.service_namespace)], "ports": ports}]
-    return [] if port == PORT_OF_HTTPS else [egress_anywhere(port)]
-
-
-def _all_pods_of(namespace: str) -> dict[str, Any]:
-    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    """Return the egress rules of a check that reads Prometheus."""
+    return egress_to(prometheus.url, prometheus.pod_port) if prometheus is not None else []

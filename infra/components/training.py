@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -10,6 +11,8 @@ from infra.components.grants import Statements, add_to_prefix, read_prefix, read
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
 from infra.components.storage import Storage
+from infra.components.workload import egress_to
+from pipelines.declarations.environment import MlflowTracking
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import table_name
 
@@ -35,7 +38,7 @@ class TrainingJob(JobComponent):
     """The job `train-<model>`."""
 
     def __init__(self, model: str, args: TrainingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        training = args.model.training
+        training, mlflow = args.model.training, args.context.environment.config.mlflow
         job = JobArgs(
             context=args.context,
             name=f"train-{model}",
@@ -46,8 +49,24 @@ class TrainingJob(JobComponent):
             scratch="8Gi",
             deadline_seconds=training.deadline_seconds,
             model=args.model,
+            variables=_mlflow_variables(mlflow) if mlflow is not None else (),
+            egress=_mlflow_egress(mlflow) if mlflow is not None else (),
         )
         super().__init__("mlops:training:Training", model, job, opts)
+
+
+def _mlflow_variables(mlflow: MlflowTracking) -> list[dict[str, Any]]:
+    """Return MLflow's standard variables. Without the Secret, the server refuses the copy, and the training goes on."""
+    variables: list[dict[str, Any]] = [{"name": "MLFLOW_TRACKING_URI", "value": mlflow.url}]
+    if mlflow.token is not None:
+        reference = {"name": mlflow.token.secret, "key": mlflow.token.key, "optional": True}
+        variables.append({"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    return variables
+
+
+def _mlflow_egress(mlflow: MlflowTracking) -> list[dict[str, Any]]:
+    """Return the egress rules to the server; none if it is on the same machine, as on the laptop."""
+    return egress_to(mlflow.url, mlflow.pod_port) if mlflow.url.startswith("https://") else []
 
 
 def _statements(args: TrainingArgs) -> Statements:

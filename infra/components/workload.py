@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_aws as aws
@@ -13,7 +14,7 @@ import pulumi_kubernetes as k8s
 from infra.components.grants import Statements
 from infra.components.labels import metadata, selector
 from infra.scopes import Environment
-from pipelines.declarations.environment import PORT_OF_HTTPS
+from pipelines.declarations.environment import PORT_OF_HTTP, PORT_OF_HTTPS, service_namespace
 from pipelines.declarations.model import Model
 
 _POD_IDENTITY_AGENTS = ("169.254.170.23/32", "fd00:ec2::23/128")
@@ -132,6 +133,27 @@ def egress_anywhere(port: int) -> dict[str, Any]:
     """Return an egress rule to a port of every address but the node's own services."""
     peers = [{"ipBlock": {"cidr": every, "except": list(node)}} for every, node in _NODE_SERVICES]
     return {"to": peers, "ports": [{"protocol": "TCP", "port": port}]}
+
+
+def egress_to(url: str, pod_port: int | None = None) -> list[dict[str, Any]]:
+    """Return the egress rules of a workload that connects to a server. HTTPS may go anywhere already.
+
+    Args:
+        url: URL of the server. A name that ends in `.svc` is a Service of the cluster.
+        pod_port: port of its pods, if it is a Service of the cluster; None for the port of the URL.
+    """
+    target = urlsplit(url)
+    port = target.port or (PORT_OF_HTTPS if target.scheme == "https" else PORT_OF_HTTP)
+    namespace = service_namespace(url)
+    if namespace is not None:
+        # The policy sees the pod behind the Service.
+        return [{"to": [all_pods_of(namespace)], "ports": [{"protocol": "TCP", "port": pod_port or port}]}]
+    return [] if port == PORT_OF_HTTPS else [egress_anywhere(port)]
+
+
+def all_pods_of(namespace: str) -> dict[str, Any]:
+    """Return the peer of all pods in a namespace."""
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
 
 
 def _egress(dns_cidrs: Sequence[str]) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ def _listeners(one: dict[str, Any], region: str) -> list[dict[str, Any]]:
             "LoadBalancerArn": _arn("loadbalancer/app", one["dnsName"], region),
             "Port": port,
             "Protocol": protocol,
-            "Certificates": [],
+            "Certificates": [{"CertificateArn": one["certificate"]}] if protocol == "HTTPS" else [],
         }
         for protocol, port in one["listeners"]
     ]

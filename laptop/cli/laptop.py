@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import click
 
-from laptop.faults import FAULTS
+from laptop.faults import FAULTS, NEEDS_LOAD_BALANCERS
 from laptop.laptop_target import LaptopTarget, home
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option
@@ -65,6 +66,11 @@ def fault(name: str, seconds: float) -> None:
     from laptop.faults import Faults
 
     running = lifecycle.find(home(Project.find()))
+    if name in NEEDS_LOAD_BALANCERS and not running.delays:
+        raise MlopsError(
+            f"fault {name}: expected a laptop with load balancers as AWS runs them, found another",
+            fix="start it with `mlops laptop start --realistic`.",
+        )
     Faults(running.home).inject(name, seconds)
     click.echo(f"{FAULTS[name]}, for {seconds:g} s.")
 
@@ -114,13 +120,30 @@ def status() -> None:
     "--administrator", is_flag=True, help="With all rights in the account, which a realistic laptop asks for."
 )
 @click.option("--inside-vpc", is_flag=True, help="Reach load balancers as from inside of the private network.")
-def env(administrator: bool, inside_vpc: bool) -> None:
+@click.option(
+    "--security-group",
+    "security_groups",
+    multiple=True,
+    metavar="SG",
+    help="Security group of the shell inside of it; can be repeated.",
+)
+def env(administrator: bool, inside_vpc: bool, security_groups: tuple[str, ...]) -> None:
     """Print variables that point Pulumi, kubectl and the AWS CLI at it."""
     from laptop import lifecycle
     from laptop.shell_environment import shell_commands
 
+    if security_groups and not inside_vpc:
+        raise MlopsError("--security-group: expected --inside-vpc with it, found nothing", fix="add --inside-vpc.")
+    for group in security_groups:
+        if not re.fullmatch(r"sg-[0-9a-f]{8,17}", group):
+            raise MlopsError(
+                f"security group {group!r}: expected sg- and 8 to 17 hexadecimal digits", fix="correct it."
+            )
     running = lifecycle.find(home(Project.find()))
-    click.echo("\n".join(shell_commands(running, os.environ, administrator=administrator, inside_vpc=inside_vpc)))
+    commands = shell_commands(
+        running, os.environ, administrator=administrator, inside_vpc=inside_vpc, security_groups=security_groups
+    )
+    click.echo("\n".join(commands))
 
 
 @laptop.command()

@@ -7,7 +7,7 @@ AWS Load Balancer Controller ("Pod readiness gate").
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from laptop.cluster.objects import Object, name_of, namespace_of, uid_of
@@ -24,11 +24,19 @@ DOMAIN = "elb.amazonaws.com"
 
 HEALTHY, INITIAL, DRAINING = "healthy", "initial", "draining"
 
+INTERNET = "internet"
+"""Resolver of programs outside of the private network, such as runners."""
+
+_NEVER = float("inf")
+
 
 @dataclass
 class _Balancer:
     created: float
     hostname: str
+    hosts: tuple[str, ...] = ()
+    certificate: str = ""
+    names: tuple[str, ...] = ()
     actions: list[tuple[float, dict[str, str]]] = field(default_factory=list)
 
 
@@ -45,11 +53,14 @@ class LoadBalancers:
     Args:
         delays: delays of the laptop.
         clock: the clock.
+        faults: returns the faults that the laptop has now; see `laptop.faults`.
     """
 
-    def __init__(self, delays: Delays, clock: Clock) -> None:
+    def __init__(self, delays: Delays, clock: Clock, faults: Callable[[], Collection[str]] = tuple) -> None:
         self._delays = delays
         self._clock = clock
+        self._faults = faults
+        self._began: dict[str, float] = {}
         self._balancers: dict[str, _Balancer] = {}
         self._targets: dict[tuple[str, str], dict[str, _RegisteredTarget]] = {}
         self._no_such_name: dict[tuple[str, str], float] = {}
@@ -58,9 +69,11 @@ class LoadBalancers:
 
     def see(self, ingress: Object, region: str) -> str:
         """Note an Ingress and its annotations, and return the DNS name of its load balancer."""
+        self._note_faults()
         known = self._balancers.get(uid_of(ingress))
         if known is None:
             known = self._balancers[uid_of(ingress)] = _Balancer(self._clock(), hostname_of(ingress, region))
+        known.hosts = hosts_of(ingress)
         actions = _actions_of(ingress)
         if not known.actions or known.actions[-1][1] != actions:
             known.actions.append((self._clock(), actions))
@@ -72,15 +85,35 @@ class LoadBalancers:
 
     def seconds_to_active(self, uid: str) -> float:
         """Return the seconds until a load balancer is active; 0 if it is."""
-        return max(0.0, self._balancers[uid].created + self._delays["load-balancer"] - self._clock())
+        return self._seconds_to(self._balancers[uid].created + self._delays["load-balancer"], "load-balancer-stuck")
 
     def is_active(self, uid: str) -> bool:
         """Return whether the listener of a load balancer answers."""
         return uid in self._balancers and not self.seconds_to_active(uid)
 
     def find(self, hostname: str) -> str | None:
-        """Return the uid of the Ingress whose load balancer has a DNS name, or None."""
-        return next((uid for uid, one in self._balancers.items() if one.hostname == hostname.lower()), None)
+        """Return the uid of the Ingress to whose load balancer a DNS name leads, or None.
+
+        The host names in the rules of an Ingress lead there, too, as if external-dns had written their records.
+        """
+        name = hostname.lower()
+        return next((uid for uid, one in self._balancers.items() if name in (one.hostname, *one.hosts)), None)
+
+    def certify(self, uid: str, certificate: str, names: Iterable[str]) -> None:
+        """Give the HTTPS listener of a load balancer its certificate.
+
+        Args:
+            uid: uid of the Ingress.
+            certificate: ARN of the certificate.
+            names: host names that it is for.
+        """
+        if uid in self._balancers:
+            self._balancers[uid].certificate, self._balancers[uid].names = certificate, tuple(names)
+
+    def certificate(self, uid: str) -> tuple[str, tuple[str, ...]]:
+        """Return the ARN of the certificate of a load balancer and the names that it is for; "" without one."""
+        known = self._balancers.get(uid)
+        return ("", ()) if known is None else (known.certificate, known.names)
 
     def resolve(self, hostname: str, resolver: str = "") -> bool:
         """Return whether a DNS name exists for a resolver, which caches that it does not.
@@ -90,6 +123,8 @@ class LoadBalancers:
             resolver: each has a cache of its own.
         """
         now, key = self._clock(), (resolver, hostname.lower())
+        if resolver == INTERNET and "dns-gone" in self._faults():
+            return False
         if self._no_such_name.get(key, now) > now:
             return False
         uid = self.find(hostname)
@@ -118,6 +153,7 @@ class LoadBalancers:
 
     def register(self, namespace: str, service: str, addresses: Iterable[PodAddress]) -> None:
         """Make these pods the targets of a Service. Others leave after a while."""
+        self._note_faults()
         now, wanted = self._clock(), {address.uid: address for address in addresses}
         known = self._targets.setdefault((namespace, service), {})
         for uid, address in wanted.items():
@@ -152,10 +188,26 @@ class LoadBalancers:
     def seconds_to_healthy(self, namespace: str, service: str, uid: str, balancers: Iterable[str]) -> float:
         """Return the seconds until a registered target is healthy; 0 if it is. Arguments are those of `health`."""
         target = self._targets[namespace, service][uid]
-        active = [self._balancers[uid].created + self._delays["load-balancer"] for uid in balancers]
-        if not active:
-            return float("inf")
-        return max(0.0, max(target.since, min(active)) + self._delays["target-health"] - self._clock())
+        active = [self._clock() + self.seconds_to_active(uid) for uid in balancers]
+        created = [self._balancers[uid].created + self._delays["load-balancer"] for uid in balancers]
+        if not active or min(active) == _NEVER:
+            return _NEVER
+        return self._seconds_to(max(target.since, min(created)) + self._delays["target-health"], "targets-stuck")
+
+    def _seconds_to(self, due: float, fault: str) -> float:
+        """Return the seconds until something that is due at a time has happened; 0 if it has.
+
+        While the laptop has the fault, only what was due before it has happened.
+        """
+        self._note_faults()
+        if fault not in self._began:
+            return max(0.0, due - self._clock())
+        return 0.0 if due <= self._began[fault] else _NEVER
+
+    def _note_faults(self) -> None:
+        """Note when faults began: before anything that is created from now on is due."""
+        now, faults = self._clock(), self._faults()
+        self._began = {fault: self._began.get(fault, now) for fault in faults}
 
     def seconds_to_gone(self, namespace: str, service: str) -> list[float]:
         """Return the seconds until each leaving target of a Service is gone."""
@@ -182,6 +234,12 @@ def hostname_of(ingress: Object, region: str) -> str:
     digest = hashlib.sha256(uid_of(ingress).encode()).hexdigest()
     name = f"k8s-{_short(namespace_of(ingress))}-{_short(name_of(ingress))}-{digest[:10]}"
     return f"internal-{name}-{int(digest[10:18], 16)}.{region}.{DOMAIN}".lower()
+
+
+def hosts_of(ingress: Object) -> tuple[str, ...]:
+    """Return the host names in the rules of an Ingress, in lower case."""
+    rules = ingress["spec"].get("rules") or ()
+    return tuple(dict.fromkeys(str(rule["host"]).lower() for rule in rules if rule.get("host")))
 
 
 def gate_of(namespace: str, service: str) -> str:

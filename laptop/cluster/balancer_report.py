@@ -8,9 +8,8 @@ from typing import Any
 from laptop.cluster.alb import HEALTHY, INITIAL, LoadBalancers
 from laptop.cluster.kinds import INGRESS, POD
 from laptop.cluster.objects import Object, ObjectStore, name_of, namespace_of, uid_of
-from laptop.cluster.routes import ACTIONS
+from laptop.cluster.routes import ACTIONS, listeners_of
 
-_LISTEN_PORTS = "alb.ingress.kubernetes.io/listen-ports"
 _REASONS = {INITIAL: "Elb.InitialHealthChecking", "draining": "Target.DeregistrationInProgress"}
 
 
@@ -25,13 +24,15 @@ def describe_balancers(store: ObjectStore, balancers: LoadBalancers) -> list[dic
 
 
 def _describe(store: ObjectStore, balancers: LoadBalancers, ingress: Object) -> dict[str, Any]:
-    annotations = ingress["metadata"].get("annotations") or {}
     entries = (ingress.get("status") or {}).get("loadBalancer", {}).get("ingress") or [{}]
-    listeners = json.loads(annotations.get(_LISTEN_PORTS) or '[{"HTTP": 80}]')
+    certificate, _ = balancers.certificate(uid_of(ingress))
+    # Without a certificate, the AWS Load Balancer Controller cannot make an HTTPS listener.
+    listeners = [each for each in listeners_of(ingress) if each[0] != "HTTPS" or certificate]
     return {
         "dnsName": entries[0].get("hostname", ""),
         "state": "active" if balancers.is_active(uid_of(ingress)) else "provisioning",
-        "listeners": [[protocol, int(port)] for one in listeners for protocol, port in one.items()],
+        "listeners": listeners,
+        "certificate": certificate,
         "groups": [_group(store, balancers, ingress, group) for group in _groups(balancers.in_force(ingress))],
     }
 

@@ -26,13 +26,14 @@ class CertificateAuthority:
         """Write the authority's certificate to a file."""
         path.write_bytes(self.certificate)
 
-    def server_context(self, *names: str) -> ssl.SSLContext:
+    def server_context(self, *names: str, loopback: bool = True) -> ssl.SSLContext:
         """Return a TLS context for a server on 127.0.0.1.
 
         Args:
-            names: host names that the certificate holds, in addition to those of the loopback address.
+            names: host names that the certificate holds.
+            loopback: True for a certificate that holds those of the loopback address, too.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._authority.issue_cert(*LOOPBACK, *names).configure_cert(context)
+        self._authority.issue_cert(*(LOOPBACK if loopback else ()), *names).configure_cert(context)
         return context

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from laptop.cluster import AUTHORITY
 from laptop.cluster.alb import Clock, LoadBalancers
 from laptop.cluster.analysis import Analyses
 from laptop.cluster.api_server import ApiServer
@@ -35,7 +36,7 @@ from laptop.cluster.endpoints import ServiceEndpoints
 from laptop.cluster.garbage import GarbageCollector
 from laptop.cluster.image_source import EcrImageSource, ImageSource
 from laptop.cluster.job_controller import Jobs
-from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT, SERVICE_ACCOUNT
+from laptop.cluster.kinds import NAMESPACE, NETWORK_POLICY, NODE, POD, ROLLOUT, SERVICE_ACCOUNT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import DEFAULT_REGION, NodeAccount
@@ -59,8 +60,6 @@ NAME = "laptop"
 """Name of the cluster, the context and the user in the kubeconfig."""
 
 DESCRIPTION = "cluster.json"
-AUTHORITY = "ca.crt"
-"""Certificate of the cluster's authority, for clients of Ingresses with TLS; in the cluster's folder."""
 
 _STOP_GRACE = 2.0  # seconds that pods have to end when the cluster stops
 
@@ -121,8 +120,9 @@ class Cluster:
         pods.mkdir(parents=True, mode=0o700)
         store = self._store = ObjectStore()
         GarbageCollector(store)
-        self._balancers = LoadBalancers(self._delays, self._clock) if self._delays else None
-        self._router = Router(store, self._authority, self._balancers, self._region)
+        faults = Faults(self._home).active
+        self._balancers = LoadBalancers(self._delays, self._clock, faults) if self._delays else None
+        self._router = Router(store, self._authority, self._balancers, self._account, self._region)
         if self._balancers is not None:
             store.pod_webhooks.append(inject_gates)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
@@ -139,7 +139,7 @@ class Cluster:
             identities=(self._agent, tokens),
             starter=starter,
             drained=self._router.drained,
-            proxy=lambda: self._router.proxy,
+            proxy=self._router.proxy_of,
             address_of=(lambda _: next(addresses)) if self._delays else (lambda _: "127.0.0.1"),
             capacity=NodeCapacity(NODE_NAME, self._delays, self._clock) if self._delays else None,
         )
@@ -151,7 +151,7 @@ class Cluster:
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
         store.create(NODE, "", _node())
-        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts, Faults(self._home).active)
+        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts, faults)
         self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:
@@ -220,7 +220,10 @@ class Cluster:
             "timeScale": self._time_scale,
             "pods": dict(phases),
             "rollouts": rollouts,
-            "notActedUpon": [*NOT_ACTED_UPON, "resource limits"],
+            "notActedUpon": [
+                *(kind for kind in NOT_ACTED_UPON if kind != NETWORK_POLICY.name or not self._delays),
+                "resource limits",
+            ],
         }
 
     def _write_files(self) -> None:

@@ -81,6 +81,7 @@ JOB = Kind("batch", "v1", "Job", "jobs", in_all=True)
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), in_all=True)
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", short_names=("deploy",), in_all=True, scales=True)
 REPLICA_SET = Kind("apps", "v1", "ReplicaSet", "replicasets", short_names=("rs",), in_all=True, scales=True)
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short_names=("netpol",))
 INGRESS = Kind("networking.k8s.io", "v1", "Ingress", "ingresses", short_names=("ing",))
 ROLLOUT = Kind("argoproj.io", "v1alpha1", "Rollout", "rollouts", short_names=("ro",), in_all=True, scales=True)
 ANALYSIS_TEMPLATE = Kind("argoproj.io", "v1alpha1", "AnalysisTemplate", "analysistemplates", short_names=("at",))
@@ -111,7 +112,7 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short_names=("pdb",)),
     Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", short_names=("hpa",)),
-    Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short_names=("netpol",)),
+    NETWORK_POLICY,
     INGRESS,
     Kind("coordination.k8s.io", "v1", "Lease", "leases"),
     ROLE,

@@ -59,7 +59,7 @@ class Node:
         identities: sources of tokens.
         starter: starts processes.
         drained: waits until the pod with a uid has no requests in flight, for at most a number of seconds.
-        proxy: returns the address of the HTTP proxy that resolves Services.
+        proxy: returns the address of the HTTP proxy that resolves Services, for the pod with a uid.
         capacity: nodes that pods are placed on; None places and pulls at once.
         address_of: returns the address that a pod's status shows.
     """
@@ -70,7 +70,7 @@ class Node:
     identities: Sequence[Identity]
     starter: ProcessStarter
     drained: Callable[[str, float], Awaitable[None]]
-    proxy: Callable[[], str]
+    proxy: Callable[[str], str]
     address_of: Callable[[Object], str] = lambda _: "127.0.0.1"
     capacity: NodeCapacity | None = None
 
@@ -383,7 +383,7 @@ class _RunningPod:
             # Import the code of the image, not of the checkout that the Python environment belongs to.
             "PYTHONPATH": str(root),
             "PYTHONUNBUFFERED": "1",
-            **dict.fromkeys(("http_proxy", "HTTP_PROXY"), self._node.proxy()),
+            **dict.fromkeys(("http_proxy", "HTTP_PROXY"), self._node.proxy(uid_of(self.object))),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), _NO_PROXY),
             **self._identity,
         }

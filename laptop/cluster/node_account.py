@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,40 @@ class NodeAccount:
                     service, region_name=region or self.region, endpoint_url=self.endpoint, config=config
                 )
             return self._clients[key]
+
+    def certificate_names(self, certificate: str) -> tuple[str, ...]:
+        """Return the host names that a certificate of AWS Certificate Manager is for.
+
+        Args:
+            certificate: its ARN.
+
+        Raises:
+            MlopsError: it does not exist or is not issued, or the account does not answer.
+        """
+        found = self._ask(lambda: self.client("acm").describe_certificate(CertificateArn=certificate))["Certificate"]
+        if found["Status"] != "ISSUED":
+            raise MlopsError(f"certificate {certificate}: expected the status ISSUED, found {found['Status']}")
+        return tuple(found["SubjectAlternativeNames"])
+
+    def security_groups(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return security groups as `ec2:DescribeSecurityGroups` does.
+
+        Args:
+            ids: their ids.
+
+        Raises:
+            MlopsError: one of them does not exist, or the account does not answer.
+        """
+        found = self._ask(lambda: self.client("ec2").describe_security_groups(GroupIds=list(ids)))
+        return list(found["SecurityGroups"])
+
+    def _ask(self, request: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return request()
+        except (BotoCoreError, ClientError) as error:
+            raise MlopsError(f"the account of {self._aws} refuses: {error}") from None
 
     def _facts(self) -> dict[str, Any]:
         try:

@@ -25,13 +25,34 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from laptop.aws.load_balancing_api import REPORT
-from laptop.cluster.alb import DOMAIN, LoadBalancers
+from laptop.cluster.alb import DOMAIN, INTERNET, LoadBalancers, hosts_of
 from laptop.cluster.balancer_report import describe_balancers
 from laptop.cluster.certificates import CertificateAuthority
-from laptop.cluster.kinds import INGRESS
+from laptop.cluster.event_log import record
+from laptop.cluster.kinds import INGRESS, NAMESPACE, NETWORK_POLICY, POD
+from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
-from laptop.cluster.routes import PodAddress, WeightedService, addresses_of, targets_of, tls_hosts
+from laptop.cluster.ports import annotated_ports
+from laptop.cluster.private_network import (
+    LOAD_BALANCER,
+    NetworkCaller,
+    balancer_refusal,
+    caller_of,
+    groups_of,
+    policy_refusal,
+    proxy_for_pod,
+)
+from laptop.cluster.routes import (
+    PodAddress,
+    WeightedService,
+    addresses_of,
+    certificate_of,
+    listeners_of,
+    targets_of,
+    tls_hosts,
+)
 from laptop.cluster.tunnel import serve_tunnel
+from pipelines.declarations.errors import MlopsError
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +75,7 @@ _SMALL = 256 * 1024  # bytes; bodies up to this are passed on in one piece
 _IDLE = 2.0  # seconds; below any server's own, so that no request is sent into a connection that the server closes
 _SLOW = 5.0  # seconds after which a request is logged
 _CLOSING = 5.0  # seconds that a closed listener waits for its requests
+_LOOK = 1.0  # seconds between two looks at a certificate that is not there yet
 
 
 class Router:
@@ -63,6 +85,7 @@ class Router:
         store: objects of the cluster.
         authority: signs the certificates of Ingresses with TLS.
         balancers: load balancers of a realistic cluster.
+        account: has their certificates and security groups; None if they have none.
         region: returns the region in their names.
     """
 
@@ -71,9 +94,13 @@ class Router:
         store: ObjectStore,
         authority: CertificateAuthority,
         balancers: LoadBalancers | None = None,
+        account: NodeAccount | None = None,
         region: Callable[[], str] = lambda: "eu-west-1",
     ) -> None:
         self._balancers = balancers
+        self._account = account
+        self._secure: dict[str, tuple[tuple[str, ...], web.ServerRunner]] = {}  # uid of an Ingress → names, listener
+        self._awaited: set[tuple[str, str]] = set()  # uid of an Ingress, and the certificate that it waits for
         self._region = region
         self._store = store
         self._authority = authority
@@ -90,8 +117,12 @@ class Router:
 
     @property
     def proxy(self) -> str:
-        """Address of the HTTP proxy for pods."""
+        """Address of the HTTP proxy for programs outside of pods."""
         return f"http://127.0.0.1:{self._proxy_port}"
+
+    def proxy_of(self, uid: str) -> str:
+        """Return the address of the HTTP proxy for a pod, which a realistic cluster tells from others by it."""
+        return self.proxy if self._balancers is None else proxy_for_pod(self.proxy, uid)
 
     async def start(self) -> None:
         """Open the proxy, and ports for Ingresses from now on."""
@@ -113,6 +144,7 @@ class Router:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         runners = [runner for runners in self._listeners.values() for runner in runners]
+        runners += [runner for _, runner in self._secure.values()]
         for runner in [*runners, *([self._proxy] if self._proxy else [])]:
             await runner.cleanup()
         if self._session is not None:
@@ -142,8 +174,14 @@ class Router:
         if event.type == "DELETED":
             self._turns.pop(uid_of(event.object), None)
             balancers.forget(uid_of(event.object))
+            self._begin(self._shut(uid_of(event.object)))
             return
         hostname = balancers.see(event.object, self._region())
+        arn = certificate_of(event.object)
+        wanted_of = (uid_of(event.object), arn)
+        if arn and balancers.certificate(uid_of(event.object))[0] != arn and wanted_of not in self._awaited:
+            self._awaited.add(wanted_of)
+            self._begin(self._find_certificate(balancers, event.object, arn))
         wanted = {"ingress": [{"hostname": hostname}]}
         if (event.object.get("status") or {}).get("loadBalancer") != wanted:
 
@@ -151,6 +189,23 @@ class Router:
                 target.setdefault("status", {})["loadBalancer"] = wanted
 
             self._store.modify(INGRESS, event.object, report)
+
+    async def _find_certificate(self, balancers: LoadBalancers, ingress: Object, arn: str) -> None:
+        """Give a load balancer the certificate that its Ingress names, once the account has it."""
+        now: Object | None = ingress
+        while self._account is not None and now is not None:
+            try:
+                names = await asyncio.to_thread(self._account.certificate_names, arn)
+            except MlopsError as error:
+                record(self._store, INGRESS, ingress, "FailedDeployModel", error.what, warning=True)
+            else:
+                balancers.certify(uid_of(ingress), arn, names)
+                break
+            await asyncio.sleep(_LOOK)
+            now = self._store.find(INGRESS, namespace_of(ingress), name_of(ingress))
+            if now is not None and (uid_of(now) != uid_of(ingress) or certificate_of(now) != arn):
+                break
+        self._awaited.discard((uid_of(ingress), arn))
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -185,6 +240,7 @@ class Router:
     async def _shut(self, uid: str) -> None:
         async with self._opening:
             runners = self._listeners.pop(uid, [])
+            runners += [runner for _, runner in [self._secure.pop(uid)]] if uid in self._secure else []
         for runner in runners:
             await runner.cleanup()
 
@@ -199,21 +255,71 @@ class Router:
         target = self._choose(uid_of(ingress), targets)
         return await self._forward(request, namespace, target.service, target.port, "ingress")
 
-    async def _serve_balancer(
-        self, balancers: LoadBalancers, host: str, request: web.BaseRequest
-    ) -> web.StreamResponse:
-        """Forward a request for the DNS name of a load balancer."""
+    async def _reach(
+        self, balancers: LoadBalancers, caller: NetworkCaller, host: str, listener: tuple[str, int]
+    ) -> Object | web.Response:
+        """Return the Ingress of a load balancer to which a caller connects, or why the connection fails.
+
+        Args:
+            balancers: the load balancers.
+            caller: who connects.
+            host: DNS name that it connects to.
+            listener: protocol and port.
+        """
         if not balancers.resolve(host, "private network"):
             return _problem(502, f"{host}: no such name")
         uid = balancers.find(host)
         ingress = next((one for one in self._store.find_all(INGRESS) if uid_of(one) == uid), None)
+        timed_out = f"{host}: the connection timed out"
         if uid is None or ingress is None or not balancers.is_active(uid):
-            return _problem(504, f"{host}: the connection timed out: the load balancer is not active")
-        targets = targets_of(balancers.in_force(ingress), "", request.path)
+            return _problem(504, f"{timed_out}: the load balancer is not active")
+        protocol, port = listener
+        if listener not in listeners_of(ingress):
+            return _problem(504, f"{timed_out}: the load balancer has no listener for {protocol} on port {port}")
+        if protocol == "HTTPS" and not balancers.certificate(uid)[0]:
+            return _problem(504, f"{timed_out}: the load balancer has no certificate, so it does not listen on {port}")
+        named = groups_of(ingress)
+        try:
+            groups = await asyncio.to_thread(self._account.security_groups, named) if named and self._account else []
+        except MlopsError as error:
+            return _problem(504, f"{timed_out}: {error.what}")
+        refusal = balancer_refusal(ingress, caller, port, groups)
+        return ingress if refusal is None else _problem(504, f"{timed_out}: {refusal}")
+
+    async def _serve_balancer(
+        self, balancers: LoadBalancers, uid: str, host: str, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """Forward a request that the load balancer of an Ingress has received."""
+        ingress = next((one for one in self._store.find_all(INGRESS) if uid_of(one) == uid), None)
+        if ingress is None:
+            return _problem(504, f"{host}: the load balancer was deleted")
+        hosts = hosts_of(ingress)
+        if hosts and host.lower() not in hosts:
+            return _problem(404, f"{host}: no rule of the load balancer is about this host")
+        targets = targets_of(balancers.in_force(ingress), host, request.path)
         if not targets:
             return _problem(503, f"{host}: no target group for {request.path}")
         target = self._choose(uid, targets)
-        return await self._forward(request, namespace_of(ingress), target.service, target.port, uid)
+        return await self._forward(
+            request, namespace_of(ingress), target.service, target.port, uid, caller=LOAD_BALANCER
+        )
+
+    async def _secure_listener(self, balancers: LoadBalancers, uid: str) -> int:
+        """Return the port on 127.0.0.1 of the HTTPS listener of a load balancer; open it if it is not open."""
+        _, names = balancers.certificate(uid)
+
+        async def serve(request: web.BaseRequest) -> web.StreamResponse:
+            return await self._serve_balancer(balancers, uid, _host_of(request)[0], request)
+
+        async with self._opening:
+            known = self._secure.get(uid)
+            if known is None or known[0] != names:
+                tls = self._authority.server_context(*names, loopback=False)
+                self._secure[uid] = (names, await _listen(serve, tls))
+            opened = _port_of(self._secure[uid][1])
+        if known is not None and known[0] != names:
+            await known[1].cleanup()
+        return opened
 
     def _report(self, path: str) -> web.Response:
         """Answer a question about load balancers, or a look-up of a name by a program outside of the network."""
@@ -221,21 +327,23 @@ class Router:
             return _problem(404, "this cluster has no load balancers of AWS")
         if path == REPORT:
             return web.json_response(describe_balancers(self._store, self._balancers))
-        found = path.startswith(_NAMES) and self._balancers.resolve(path.removeprefix(_NAMES), "internet")
+        found = path.startswith(_NAMES) and self._balancers.resolve(path.removeprefix(_NAMES), INTERNET)
         return web.json_response({}) if found else _problem(404, "no such name")
 
     async def _serve_proxy(self, request: web.BaseRequest) -> web.StreamResponse:
         """Forward a request for `http://<service>.<namespace>[.svc[.cluster.local]][:port]`, and refuse any other.
 
-        CONNECT opens a tunnel to a pod of the Service. A realistic router also forwards requests for load balancers.
+        CONNECT opens a tunnel to a pod of the Service. A realistic router also forwards requests for load balancers,
+        opens tunnels to their HTTPS listeners, and refuses what the private network would.
         """
-        # CONNECT names its destination as the target, and HTTP/1.0 has no Host.
-        authority = request.raw_path if request.method == "CONNECT" else request.headers.get("Host", "")
-        host, _, port = authority.partition(":")
+        host, port = _host_of(request)
         if host == "127.0.0.1" and request.path.startswith("/laptop/"):
             return self._report(request.path)
-        if self._balancers is not None and host.lower().endswith(DOMAIN) and request.method != "CONNECT":
-            return await self._serve_balancer(self._balancers, host, request)
+        caller, balancers = None, self._balancers
+        if balancers is not None:
+            caller = self._caller(request)
+            if host.lower().endswith(DOMAIN) or balancers.find(host) is not None:
+                return await self._serve_connection(balancers, caller, host, port, request)
         service, _, rest = host.partition(".")
         namespace, _, suffix = rest.partition(".")
         if not namespace or suffix not in ("", "svc", "svc.cluster.local"):
@@ -245,17 +353,60 @@ class Router:
                 "http://<service>.<namespace>.svc[:port]",
             )
         if request.method == "CONNECT":
-            return await self._tunnel(request, namespace, service, int(port or 443))
-        return await self._forward(request, namespace, service, int(port or 80), "service")
+            return await self._tunnel(request, namespace, service, port or 443, caller)
+        return await self._forward(request, namespace, service, port or 80, "service", caller=caller)
 
-    async def _tunnel(self, request: web.BaseRequest, namespace: str, service: str, port: int) -> web.StreamResponse:
+    async def _serve_connection(
+        self, balancers: LoadBalancers, caller: NetworkCaller, host: str, port: int, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """Connect a caller to a load balancer: by a tunnel to its HTTPS listener, or for one request of plain HTTP."""
+        is_secure = request.method == "CONNECT"
+        listener = ("HTTPS", port or 443) if is_secure else ("HTTP", port or 80)
+        found = await self._reach(balancers, caller, host, listener)
+        if isinstance(found, web.Response):
+            if is_secure:  # clients show nothing else of an answer to CONNECT
+                found.set_status(found.status, json.loads(found.text or "{}").get("error"))
+            return found
+        if is_secure:
+            return await serve_tunnel(request, await self._secure_listener(balancers, uid_of(found)))
+        return await self._serve_balancer(balancers, uid_of(found), host, request)
+
+    def _caller(self, request: web.BaseRequest) -> NetworkCaller:
+        """Return who sent a request to the proxy."""
+
+        def find(uid: str) -> Object | None:
+            return next((pod for pod in self._store.find_all(POD) if uid_of(pod) == uid), None)
+
+        return caller_of(request.headers.get("Proxy-Authorization", ""), find)
+
+    async def _tunnel(
+        self, request: web.BaseRequest, namespace: str, service: str, port: int, caller: NetworkCaller | None
+    ) -> web.StreamResponse:
         """Connect a client to a ready pod of a Service; unlike requests, connections are not moved to another pod."""
-        for endpoint in self._addresses(namespace, service, port, "service"):
+        endpoints = self._addresses(namespace, service, port, "service")
+        if (refusal := self._refusal(namespace, endpoints, caller)) is not None:
+            return _problem(504, f"{service}.{namespace}: the connection timed out: {refusal}")
+        for endpoint in endpoints:
             try:
                 return await serve_tunnel(request, endpoint.port)
             except ConnectionRefusedError:
                 continue
         return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
+
+    def _refusal(self, namespace: str, endpoints: Sequence[PodAddress], caller: NetworkCaller | None) -> str | None:
+        """Return why NetworkPolicies keep a caller from the pods of a Service; None if they do not."""
+        if caller is None:
+            return None
+        policies, namespaces = self._store.find_all(NETWORK_POLICY, namespace), self._store.find_all(NAMESPACE)
+        pods = {uid_of(pod): pod for pod in self._store.find_all(POD, namespace)}
+        for endpoint in endpoints:
+            pod = pods.get(endpoint.uid)
+            declared = {port: number for number, port in annotated_ports(pod).items()} if pod is not None else {}
+            if pod is not None and endpoint.port in declared:
+                refusal = policy_refusal(policies, namespaces, pod, caller, declared[endpoint.port])
+                if refusal is not None:
+                    return refusal
+        return None
 
     def _choose(self, uid: str, targets: Sequence[WeightedService]) -> WeightedService:
         """Choose by smooth weighted round robin: of every hundred requests each Service gets exactly its weight."""
@@ -270,9 +421,18 @@ class Router:
         return chosen
 
     async def _forward(
-        self, request: web.BaseRequest, namespace: str, service: str, port: int | str, way: str
+        self,
+        request: web.BaseRequest,
+        namespace: str,
+        service: str,
+        port: int | str,
+        way: str,
+        *,
+        caller: NetworkCaller | None = None,
     ) -> web.StreamResponse:
         tried: set[str] = set()
+        if (refusal := self._refusal(namespace, self._addresses(namespace, service, port, way), caller)) is not None:
+            return _problem(504, f"{service}.{namespace}: the connection timed out: {refusal}")
         # Read once, because it is needed again if the first pod cannot be reached.
         is_small = request.content_length is not None and request.content_length <= _SMALL
         body = await request.read() if is_small and request.can_read_body else None
@@ -367,6 +527,14 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     given: CIMultiDict[str] = CIMultiDict(headers)
     dropped = _HOP_BY_HOP | {name.strip().lower() for name in given.get("Connection", "").split(",")}
     return CIMultiDict((name, value) for name, value in given.items() if name.lower() not in dropped)
+
+
+def _host_of(request: web.BaseRequest) -> tuple[str, int]:
+    """Return the host and the port that a request is for; 0 if it names no port."""
+    # CONNECT names its destination as the target, and HTTP/1.0 has no Host.
+    authority = request.raw_path if request.method == "CONNECT" else request.headers.get("Host", "")
+    host, _, port = authority.partition(":")
+    return host, int(port) if port.isascii() and port.isdigit() else 0
 
 
 def _problem(status: int, what: str) -> web.Response:

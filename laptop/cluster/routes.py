@@ -19,6 +19,7 @@ ACTIONS = "alb.ingress.kubernetes.io/actions."
 """Prefix of the annotation that holds the traffic weights of a Service."""
 
 _LISTEN_PORTS = "alb.ingress.kubernetes.io/listen-ports"
+_CERTIFICATE = "alb.ingress.kubernetes.io/certificate-arn"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ def tls_hosts(ingress: Object) -> list[str] | None:
     hosts = [host for entry in spec.get("tls") or () for host in entry.get("hosts") or ()]
     hosts += [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
     return list(dict.fromkeys(hosts))
+
+
+def listeners_of(ingress: Object) -> list[tuple[str, int]]:
+    """Return protocol and port of each listener that an Ingress asks its load balancer for."""
+    text = (ingress["metadata"].get("annotations") or {}).get(_LISTEN_PORTS)
+    found = json.loads(text or '[{"HTTP": 80}]')
+    return [(str(protocol), int(port)) for one in found for protocol, port in one.items()]
+
+
+def certificate_of(ingress: Object) -> str:
+    """Return the ARN of the certificate that an Ingress names; "" if it names none."""
+    return str((ingress["metadata"].get("annotations") or {}).get(_CERTIFICATE, ""))
 
 
 def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:

@@ -15,7 +15,7 @@ from laptop.cluster.volumes import SCRATCH, mentions
 
 NOT_ACTED_UPON = {
     "HorizontalPodAutoscaler": "nothing measures load: the number of pods stays the same",
-    "NetworkPolicy": "the processes of pods share one network",
+    "NetworkPolicy": "the processes of pods share one network; only a realistic laptop judges requests for Services",
     "PodDisruptionBudget": "there is one node, which is never drained",
 }
 """Kinds of objects that are stored without effect, with the reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -119,6 +120,7 @@ class RolloutScenarios:
             *self._aborts(),
             *self._rollbacks(),
             *self._analyses(),
+            *self._shadow_steps(),
             *self._scaling(),
             *self._pauses(),
             *self._deadlines(),
@@ -335,6 +337,39 @@ class RolloutScenarios:
                 failed,
                 self._steer(abort=False),
                 until(phase="Degraded", aborted=True, pods={"v1": 2}, runs=lambda runs: len(runs) == 2),
+            ),
+        ]  # fmt: skip
+
+    def _shadow_steps(self) -> list[Scenario]:
+        """Return scenarios of the steps that the program declares for a model with a shadow step."""
+        four: Object = {"replicas": 4}
+        copying: Object = copy.deepcopy(_ANALYSIS)
+        copying["analysis"]["args"].append({"name": "shadow-percent", "value": "50"})
+        plan: list[Object] = [
+            {"setCanaryScale": {"weight": 50}}, _PAUSE, copying,
+            {"setWeight": 10}, {"setCanaryScale": {"matchTrafficWeight": True}}, _PAUSE,
+            {"setWeight": 50}, _ANALYSIS, _PAUSE,
+        ]  # fmt: skip
+
+        def shadowed(name: str, fate: str, *steps: Part) -> Scenario:
+            begun: list[Part] = [self._live("v1", plan, spec=four), self._deploy("v2", plan, spec=four)]
+            alone = self._paused(1, "v2", pods={"v1": 4, "v2": 2}, weight=0)
+            check = self._manifests.check(fate=fate)
+            check["spec"]["args"].append({"name": "shadow-percent", "value": "0"})
+            for metric in check["spec"]["metrics"]:
+                (container,) = metric["provider"]["job"]["spec"]["template"]["spec"]["containers"]
+                container["env"].append({"name": "CHECK_SHADOW_PERCENT", "value": "{{args.shadow-percent}}"})
+            return self._scenario(name, *begun, alone, self._promote(), *steps, stage={"check": check})
+
+        return [
+            shadowed(
+                "shadow-step-passes", "exit-0",
+                self._paused(5, "v2", pods={"v1": 4, "v2": 1}, weight=10), self._promote(),
+                self._paused(8, "v2", pods={"v1": 4, "v2": 2}, weight=50), self._promote(), self._done("v2", 4),
+            ),
+            shadowed(
+                "shadow-step-fails", "exit-1",
+                until(phase="Degraded", aborted=True, pods={"v1": 4}, weight=0),
             ),
         ]  # fmt: skip
 

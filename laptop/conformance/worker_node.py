@@ -88,7 +88,7 @@ class WorkerNode:
                 identities=(self._agent,),
                 starter=ProcessStarter(fork_server=False),
                 drained=self._router.drained,
-                proxy=lambda: self._router.proxy,
+                proxy=self._router.proxy_of,
                 address_of=self._address_of,
             ),
         )

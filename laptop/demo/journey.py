@@ -17,7 +17,7 @@ from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
 from laptop.demo.material import CENSUS, PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
-from laptop.faults import FAULTS, Faults
+from laptop.faults import FAULTS, NEEDS_LOAD_BALANCERS, Faults
 from laptop.laptop_target import LaptopTarget
 from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Command
@@ -538,6 +538,8 @@ def demo(
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
+    if fault in NEEDS_LOAD_BALANCERS and not realistic:
+        raise MlopsError(f"--fault {fault}: expected --realistic with it, found nothing", fix="add --realistic.")
     scale = time_scale or (_REALISTIC_SCALE if realistic else 1.0)
     chosen = delays.NONE
     if realistic:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,25 @@ import pytest
 from laptop import delays
 from laptop.delays import Delays
 from pipelines.declarations.errors import MlopsError
+from tests.sample_project import ROOT
 
 PAGE = Path(__file__).parents[1] / "docs" / "realistic.md"
+
+
+def test_make_makes_the_journeys_realistic() -> None:
+    """The tests remove the variables of this project from their environment before they read any other."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "laptop/tests/journeys" in line]
+    name = line.strip().removeprefix("@").partition("=")[0]
+    code = "import laptop.tests.conftest\nfrom laptop.tests.journeys.laptop_of_journeys import SCALE\nprint(SCALE)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, name: "50", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "50.0\n"
 
 
 def test_the_documentation_lists_every_delay_with_its_default_and_source() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 
 from laptop import lifecycle
 from laptop.aws.cloud import Cloud
 from laptop.delays import realistic
 from laptop.lifecycle import ADMINISTRATOR, Laptop
 from laptop.shell_environment import shell_commands
+from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
+from tests.sample_project import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -78,9 +82,38 @@ def test_the_shell_gets_what_it_asks_for(running: Laptop) -> None:
     assert ADMINISTRATOR not in plain
     assert "http_proxy" not in plain
     more = "\n".join(shell_commands(running, {}, administrator=True, inside_vpc=True))
+    member = "\n".join(shell_commands(running, {}, inside_vpc=True, security_groups=["sg-0123abcd"]))
     assert "engineer-credentials" not in more
     assert f"export {ADMINISTRATOR}=1" in more
-    assert f"export http_proxy={running.proxy}" in more
+    assert f"export http_proxy={running.proxy}\nexport https_proxy={running.proxy}\n" in more
+    assert f"export SSL_CERT_FILE={running.home / 'cluster' / 'ca.crt'}" in more
+    assert f"export https_proxy={running.proxy.replace('//', '//sg-0123abcd:laptop@')}" in member
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--security-group", "sg-0123abcd"], "--security-group: expected --inside-vpc with it, found nothing"),
+        (["--inside-vpc", "--security-group", "callers"], "security group 'callers': expected sg- and 8 to 17 "),
+    ],
+)
+def test_a_security_group_is_an_id_and_needs_the_private_network(options: list[str], problem: str) -> None:
+    done = CliRunner().invoke(mlops, ["laptop", "env", *options])
+    assert isinstance(done.exception, MlopsError)
+    assert done.exception.what.startswith(problem)
+
+
+def test_faults_of_load_balancers_need_some(running: Laptop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_HOME", str(running.home))
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(mlops, ["laptop", "fault", "dns-gone", "--seconds", "0.1"])
+    assert (done.exit_code, done.output) == (0, "Runners cannot look up the names of load balancers, for 0.1 s.\n")
+    other = lifecycle.start(tmp_path, tmp_path, attached=True)
+    monkeypatch.setenv("MLOPS_HOME", str(other.home))
+    done = CliRunner().invoke(mlops, ["laptop", "fault", "dns-gone"])
+    lifecycle.stop(other.home)
+    assert isinstance(done.exception, MlopsError)
+    assert done.exception.fix == "start it with `mlops laptop start --realistic`."
 
 
 def test_status_lists_the_delays_and_other_ones_are_refused(running: Laptop) -> None:

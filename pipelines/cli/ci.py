@@ -10,8 +10,9 @@ import click
 
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.targets import find_target
+from pipelines.targets import Target, find_target
 
 if TYPE_CHECKING:
     from pipelines.registry.container_images import ImageRepository
@@ -70,17 +71,6 @@ event_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with the repository_dispatch event.",
 )
-
-
-@select.command()
-@event_option
-def alarm(event: Path) -> None:
-    """Print the environment and the model of an alarm, if both are declared."""
-    from pipelines.monitoring.alarm import read_declared_alarm
-
-    found = read_declared_alarm(Project.find(), event.read_bytes())
-    write_output("environment", found.environment)
-    write_output("model", found.model)
 
 
 @select.command()
@@ -145,9 +135,27 @@ def propose_next(environment: str, target: str) -> None:
 @target_option
 def respond(event: Path, target: str) -> None:
     """Handle an alarm: retrain on drift, roll back on a breach."""
+    from pipelines.monitoring.alarm import read_declared_alarm
     from pipelines.promotion import respond as module
 
-    module.respond(open_target(target), event.read_bytes(), timed_log())
+    content = event.read_bytes()
+    environment = read_declared_alarm(Project.find(), content).environment
+    module.respond(_use_cluster(environment, target), content, timed_log())
+
+
+@ci.command()
+@event_option
+def refuse_alarm(event: Path) -> None:
+    """Say why the workflow respond does not answer an alarm."""
+    from pipelines.github.alarm_workflow import RESPOND
+    from pipelines.monitoring.alarm import read_declared_alarm
+
+    alarm = read_declared_alarm(Project.find(), event.read_bytes())
+    raise MlopsError(
+        f"the alarm about {alarm.model} in {alarm.environment} was not answered: expected the environment in the list "
+        f"of {RESPOND}, found it missing",
+        fix="mlops validate says what to write",
+    )
 
 
 @ci.command()
@@ -170,6 +178,12 @@ def request_training(models: str) -> None:
 )
 def use_cluster(environment: str, target: str, install_engine: bool) -> None:
     """Make later steps use an environment's cluster and region."""
+    _use_cluster(environment, target, install_engine=install_engine)
+    click.echo(f"using the cluster of {environment} on {target}")
+
+
+def _use_cluster(environment: str, target: str, *, install_engine: bool = False) -> Target:
+    """Open a target and make this process and later steps use an environment's cluster and region."""
     from pipelines.github.workflow_run import add_path, set_variable
 
     add_path(Path.home() / ".pulumi" / "bin")
@@ -180,7 +194,7 @@ def use_cluster(environment: str, target: str, install_engine: bool) -> None:
     region = opened.project.stack(environment).config.region
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         set_variable(name, region)
-    click.echo(f"using the cluster of {environment} on {target}")
+    return opened
 
 
 @ci.command()

@@ -62,7 +62,7 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
     if strict and advice:
         raise MlopsError(f"{counted(advice, 'piece')} of advice: expected none with --strict")
     are = "1 contract is" if len(names) == 1 else f"{len(names)} contracts are"
-    click.echo(f"{are} valid, with {counted(advice, 'piece')} of advice.")
+    click.echo(f"{are} valid, with {counted(advice, 'piece')} of advice." if advice else f"{are} valid.")
 
 
 @contract.command()

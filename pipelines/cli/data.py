@@ -30,8 +30,11 @@ for _command in data_versions.COMMANDS:
 @environment_option
 @target_option
 def list_files(dataset: str, only_problems: bool, environment: str, target: str) -> None:
-    """List the landing files of a dataset and what became of them."""
-    from pipelines.data.landing_status import read_status
+    """List the landing files of a dataset and what became of them.
+
+    With --problems, also the ways to go on with each.
+    """
+    from pipelines.data.landing_status import decisions_on, read_status
 
     opened = open_target(target)
     opened.project.contract(dataset)
@@ -39,6 +42,8 @@ def list_files(dataset: str, only_problems: bool, environment: str, target: str)
     shown = [status for status in found if status.needs_attention or not only_problems]
     for status in shown:
         click.echo(f"{status.file}: {status.description}")
+        for line in decisions_on(status, dataset, environment) if only_problems else ():
+            click.echo(f"  {line}")
     if not shown:
         click.echo(f"no landing file of {dataset} needs a decision" if found else f"no landing files of {dataset}")
 

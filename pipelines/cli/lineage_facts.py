@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.cli.options import open_target
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import Project
+from pipelines.declarations.repository_root import find_root
 
 if TYPE_CHECKING:
     from pipelines.lineage.facts import LineageFacts
@@ -19,10 +19,11 @@ def load_facts(target: str, *, offline: bool) -> LineageFacts:
         MlopsError: the target cannot be asked; offline: there is no copy, or it is not valid.
     """
     from pipelines.lineage.facts import read_saved_facts, save_facts
-    from pipelines.lineage.gather_facts import gather_facts
 
     if offline:
-        return read_saved_facts(Project.find().root)
+        return read_saved_facts(find_root())
+    from pipelines.lineage.gather_facts import gather_facts  # brings the clients of AWS
+
     opened = open_target(target)
     facts = gather_facts(opened.project, opened.descriptors())
     save_facts(opened.project.root, facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -134,6 +133,8 @@ def contract(dataset: str, version: str, offline: bool, form: str, output: Path 
 
 
 def _show(facts: LineageFacts, graph: LineageGraph, title: str, form: str, output: Path | None) -> None:
+    from pydantic_core import to_json  # of ten thousand nodes, `json` takes ten times as long
+
     from pipelines.declarations.atomic_files import write_atomically
     from pipelines.lineage.drawing import draw_graph
     from pipelines.lineage.graph import graph_json, graph_lines
@@ -141,7 +142,8 @@ def _show(facts: LineageFacts, graph: LineageGraph, title: str, form: str, outpu
     if form == "svg":
         text = draw_graph(graph, title)
     elif form == "json":
-        text = json.dumps({"gathered": facts.gathered.isoformat(), **graph_json(graph)}, indent=2) + "\n"
+        found = {"gathered": facts.gathered.isoformat(), **graph_json(graph)}
+        text = to_json(found, indent=2, ensure_ascii=True).decode() + "\n"
     else:
         text = "\n".join([f"{title}, as of {facts.gathered:%Y-%m-%d %H:%M} UTC", *graph_lines(graph)]) + "\n"
     if output is None:

@@ -57,6 +57,7 @@ VERBS = {
     "monitor": Verb("pipelines.cli.monitors:monitor", "Run monitors and read their reports.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
+    "runs": Verb("pipelines.cli.run_queries:runs", "List, show and compare training runs and experiments.", MODELS),
     "predict": Verb(
         "pipelines.cli.models:predict", "Predict by a request to an endpoint, or many rows by a job.", MODELS
     ),

@@ -81,11 +81,20 @@ def ingest(dataset: str, file: str, environment: str, target: str) -> None:
     from pipelines.targets.workloads import run_ingest
 
     opened = open_target(target)
-    run_ingest(opened, environment, dataset, log, file=file)
-    due = models_due(opened, environment, dataset)
+    failure: MlopsError | None = None
+    try:
+        run_ingest(opened, environment, dataset, log, file=file)
+    except MlopsError as error:
+        failure = error
+    try:  # also after a failure: a job that refuses one file has appended the others
+        due = models_due(opened, environment, dataset)
+    except MlopsError as error:
+        raise failure or error from None
     record_output("models", " ".join(due))
     for model in due:
         click.echo(f"New data for {model}: mlops train {model} --env {environment}")
+    if failure is not None:
+        raise failure
 
 
 @click.group(cls=Group)
@@ -99,14 +108,29 @@ def new() -> None:
     "--task", type=click.Choice(TASKS), default="classification", show_default=True, help="What the model predicts."
 )
 @click.option("--owner", default="ml-platform", show_default=True, help="Team that owns the model.")
-def model(name: str, task: str, owner: str) -> None:
-    """Create the model NAME, with a contract and sample data.
+@click.option("--contract", "dataset", metavar="DATASET", help="Existing contract to train on; needs --target.")
+@click.option("--target", metavar="COLUMN", help="With --contract: column to predict.")
+def model(name: str, task: str, owner: str, dataset: str | None, target: str | None) -> None:
+    """Create the model NAME, with an example contract and sample data.
 
-    The new model passes the tests unchanged.
+    The new model passes the tests unchanged. With --contract, its features are the other columns of the contract that
+    can be features; edit them, and the bounds, in model.yaml.
     """
-    from pipelines.declarations.starter import start_model
+    from pipelines.declarations.starter import start_model, start_model_on
 
     project = Project.find()
+    if (dataset is None) != (target is None):
+        raise click.UsageError("--contract and --target: give both, or neither")
+    if dataset is not None and target is not None:
+        for path in start_model_on(project, name, task, owner, dataset, target):
+            click.echo(f"wrote {path.relative_to(project.root)}")
+        if not list((project.contracts_folder / "samples").glob(f"{dataset}.*")):
+            click.echo(f"Next: add a sample without personal data: data-contracts/samples/{dataset}.csv")
+        click.echo(
+            f"Next: edit models/{name}/model.yaml and train.py; then run `mlops validate`, `mlops train {name} --here` "
+            "and `make test`."
+        )
+        return
     for path in start_model(project, name, task, owner):
         click.echo(f"wrote {path.relative_to(project.root)}")
     click.echo(
@@ -134,10 +158,12 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, a release file without a bundle for each model, and who approves its releases into
-    CODEOWNERS. Asks for what must differ from other environments, if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, who approves its releases into
+    CODEOWNERS, and its name into the workflow that answers alarms. Asks for what must differ from other environments,
+    if the command runs in a terminal.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+    from pipelines.github.alarm_workflow import RESPOND, write_alarm_environments
     from pipelines.github.release_owners import write_release_owners
 
     project = Project.find()
@@ -155,6 +181,8 @@ def environment(
         click.echo(f"wrote {path.relative_to(project.root)}")
     if write_release_owners(Project(project.root)):
         click.echo("changed .github/CODEOWNERS: look who approves releases to it")
+    if write_alarm_environments(Project(project.root)):
+        click.echo(f"changed {RESPOND}: it answers the alarms of {name}")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 
@@ -198,7 +226,7 @@ def train(
     the digest of the bundle.
 
     With --here, trains the working tree in this process, with your rights, and prints its metrics and what the gates
-    say. It is an experiment: it makes no bundle, so nothing can be released.
+    say. It is an experiment: it makes no bundle, so nothing can be released. To compare experiments, use `mlops runs`.
     """
     if here:
         if pinned or unless is not None:
@@ -244,6 +272,7 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     from pipelines.data.catalog import read_version
     from pipelines.data.local_rows import find_sample, read_good_rows
     from pipelines.promotion.experiment import describe_experiment, run_experiment
+    from pipelines.training_runs.experiments import save_experiment
 
     if environment is not None and file is not None:
         raise click.UsageError("--env takes the data from an environment: leave out --file")
@@ -258,13 +287,16 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
         found = run_experiment(project, model, rows, version, log)
     else:
         path = file or find_sample(project, declared.contract)
-        rows, bad = read_good_rows(project.contract(declared.contract), path)
+        name = str(file or path.relative_to(project.root))
+        rows, bad = read_good_rows(project.contract(declared.contract), path, name=name)
         log(f"{path.name}: {rows.num_rows} rows" + (f"; {bad} others break the contract" if bad else ""))
         found = run_experiment(project, model, rows, None, log)
     click.echo()
     for line in describe_experiment(found):
         click.echo(line)
-    click.echo("\nAn experiment: nothing is registered, so it cannot be released.")
+    name = save_experiment(project.root, found.facts)
+    click.echo(f"\nExperiment {name}: nothing is registered, so it cannot be released.")
+    click.echo(f"To compare experiments: mlops runs compare {model} --here")
 
 
 @click.command(cls=Command)

@@ -19,16 +19,21 @@ def validate(base: str) -> None:
     """Validate all declarations, alone and against each other.
 
     Declarations are the models, contracts, releases and environments of this repository. CODEOWNERS must name who
-    approves releases to the last environments.
+    approves releases to the last environments, and the workflow `respond` must list the environments. Samples must have
+    the columns of their contracts.
     """
+    from pipelines.data.local_rows import check_samples
     from pipelines.declarations.validation import describe_order, validate_project
+    from pipelines.github.alarm_workflow import check_alarm_workflow
     from pipelines.github.release_owners import check_release_owners
     from pipelines.targets.bootstrap_limits import check_role_sizes
 
     project = Project.find()
     count = validate_project(project)
     _validate_statements(project)
+    check_samples(project)
     check_release_owners(project)
+    check_alarm_workflow(project)
     click.echo(f"{count} declarations are valid.")
     click.echo(f"Promotion: {describe_order(project)}")
     if size := check_role_sizes(project):
@@ -46,7 +51,7 @@ def validate(base: str) -> None:
             click.echo("\n".join(impact_lines(impact)))
         refuse_contract_breaks({name: change.refused for name, change in contracts.items()})
         for name, change in contracts.items():
-            click.echo(f"{name} breaks nothing." if not change.announced else f"{name} announces: ")
+            click.echo(f"{name} breaks no consumer." if not change.announced else f"{name} announces: ")
             for text in change.announced:
                 click.echo(f"  {text}")
             for model in change.retrain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Literal
 
 import httpx2
 from lightkube.core.exceptions import ApiError
@@ -14,21 +15,25 @@ from pipelines.cluster.pod_logs import WORKLOAD
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import check_name
 
-_OUTCOME = "inconclusive: "
 
-
-def why_inconclusive(namespace: str, model: str) -> str:
-    """Return what the newest check without a verdict said last; "" if its log cannot be read.
+def reason_of_check(namespace: str, model: str, bundle: str, outcome: Literal["failed", "inconclusive"]) -> str:
+    """Return why the newest check of a bundle had an outcome; "" if none had, or its log cannot be read.
 
     Args:
         namespace: namespace of the endpoint.
         model: name of the model.
+        bundle: digest of the bundle on trial.
+        outcome: outcome of the check.
     """
+    start = f"{outcome}: "
     with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
         pods = client.list(Pod, labels={WORKLOAD: check_name(model)})
         for pod in sorted(pods, key=created_at, reverse=True):
             assert pod.metadata is not None
+            containers = pod.spec.containers if pod.spec is not None else []
+            if not any(bundle in (container.command or ()) for container in containers):
+                continue
             for line in reversed([*client.log(str(pod.metadata.name), tail_lines=5)]):
-                if line.startswith(_OUTCOME):
-                    return line.removeprefix(_OUTCOME).strip()
+                if line.startswith(start):
+                    return line.removeprefix(start).strip()
     return ""

@@ -6,16 +6,21 @@ They are selected by the Rollout and its stable pod template, not by a Service: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
+import httpx2
 from lightkube import Client
 from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import read_with_retry
+from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.jobs import created_at
+from pipelines.cluster.pod_logs import WORKLOAD
 from pipelines.cluster.rollouts import Rollout
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import serving_name
 
 HASH = "rollouts-pod-template-hash"
 """Label of a pod with the hash of its template."""
@@ -77,6 +82,53 @@ def is_ready(pod: Pod) -> bool:
         return False
     conditions = (pod.status.conditions if pod.status else None) or []
     return any(one.type == "Ready" and one.status == "True" for one in conditions)
+
+
+def why_not_ready(namespace: str, model: str, bundle: str) -> str:
+    """Return why the newest pod of a release is not ready; "" if there is none, or it cannot be read.
+
+    Args:
+        namespace: namespace of the endpoint.
+        model: name of the model.
+        bundle: digest of the bundle that the pod serves.
+    """
+    with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
+        pods = sorted(client.list(Pod, labels={WORKLOAD: serving_name(model)}), key=created_at, reverse=True)
+        for pod in pods:
+            commands = [container.command or [] for container in (pod.spec.containers if pod.spec else [])]
+            problem = problem_of(pod) if any(bundle in command for command in commands) else ""
+            if problem and pod.metadata is not None:
+                return f"the pod {pod.metadata.name} is not ready: {problem}"
+    return ""
+
+
+def problem_of(pod: Pod) -> str:
+    """Return why a pod is not ready, in the words of Kubernetes; "" if it is, or nothing says why."""
+    status = pod.status
+    if status is None:
+        return ""
+    conditions = {one.type: one for one in status.conditions or ()}
+    scheduled = conditions.get("PodScheduled")
+    if scheduled is not None and scheduled.status == "False":
+        return _words(scheduled.reason, scheduled.message)
+    for container in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ())):
+        ended = container.lastState.terminated if container.lastState else None
+        if ended is not None and not container.ready:
+            return f"the container {container.name} ended with exit code {ended.exitCode}"
+        waiting = container.state.waiting if container.state else None
+        if waiting is not None and waiting.message:
+            return _words(waiting.reason, waiting.message)
+    for gate in (pod.spec.readinessGates if pod.spec else None) or ():
+        condition = conditions.get(gate.conditionType)
+        if condition is None or condition.status != "True":
+            why = _words(condition.reason, condition.message) if condition is not None else ""
+            return f"its readiness gate {gate.conditionType} is not met" + (f": {why}" if why else "")
+    ready = conditions.get("Ready")
+    return "" if ready is None or ready.status == "True" else _words(ready.reason, ready.message)
+
+
+def _words(reason: str | None, message: str | None) -> str:
+    return ": ".join(text for text in (reason, message) if text)
 
 
 def _serving(pod: Pod) -> ServingPod:

@@ -42,6 +42,10 @@ class OvertakenError(MlopsError):
     """The Rollout serves another bundle than the one that was waited for: another command changed it."""
 
 
+class FailedRolloutError(MlopsError):
+    """The controller aborted a rollout: a canary check failed, or the new pods did not become ready in time."""
+
+
 class InconclusiveCanaryError(MlopsError):
     """A canary check ended without a verdict, so the rollout is paused. The canary keeps its share of the traffic."""
 
@@ -116,7 +120,8 @@ def wait_for_rollout(
     Raises:
         OvertakenError: its specification names another bundle.
         InconclusiveCanaryError: a canary check had no verdict.
-        MlopsError: the Rollout does not exist, was aborted, or did not become healthy in time.
+        FailedRolloutError: the controller aborted it.
+        MlopsError: the Rollout does not exist, or did not become healthy in time.
     """
     started, last = time.monotonic(), None
     with connect(namespace) as client:
@@ -131,7 +136,7 @@ def wait_for_rollout(
             if state.settled:
                 return
             if state.failed:
-                raise MlopsError(f"the rollout of {name} in {namespace} failed: {state.message}")
+                raise FailedRolloutError(f"the rollout of {name} in {namespace} failed: {state.message}")
             if state.inconclusive:
                 raise InconclusiveCanaryError(
                     f"the rollout of {name} in {namespace} is paused: its canary check neither passed nor failed",

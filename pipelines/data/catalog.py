@@ -176,8 +176,10 @@ def open_or_make_table(descriptor: TablePlace, contract: Contract) -> Table:
         return open_table(descriptor, contract.name)
 
 
-def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | None:
-    """Return the id of the latest snapshot of a dataset; None if the dataset has no rows yet.
+def latest_columns(descriptor: EnvironmentDescriptor, dataset: str) -> tuple[str, frozenset[str]] | None:
+    """Return the id of the latest snapshot of a dataset, and its columns; None if the dataset has no rows yet.
+
+    A contract may declare more columns: the table gets them with the next rows.
 
     Raises:
         MlopsError: the environment has no such table, or it cannot be read.
@@ -185,13 +187,27 @@ def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | No
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        snapshot = open_table(descriptor, dataset).current_snapshot()
+        table = open_table(descriptor, dataset)
+        snapshot = table.current_snapshot()
     except (BotoCoreError, ClientError, OSError) as error:
         raise MlopsError(
             f"the table of {dataset} in {descriptor.name} cannot be read: {error}",
             fix="check that the caller may call glue:GetTable, and read the table's metadata in the lake bucket",
         ) from error
-    return str(snapshot.snapshot_id) if snapshot is not None else None
+    if snapshot is None:
+        return None
+    schema = table.schemas().get(snapshot.schema_id or 0, table.schema())
+    return str(snapshot.snapshot_id), frozenset(field.name for field in schema.fields)
+
+
+def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | None:
+    """Return the id of the latest snapshot of a dataset; None if the dataset has no rows yet.
+
+    Raises:
+        MlopsError: the environment has no such table, or it cannot be read.
+    """
+    found = latest_columns(descriptor, dataset)
+    return found[0] if found is not None else None
 
 
 def read_version(descriptor: TablePlace, dataset: str, snapshot: str | None = None) -> tuple[pa.Table, DatasetVersion]:

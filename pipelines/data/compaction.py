@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,17 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.plurals import counted
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyiceberg.table import Table
 
 SMALL_FILE = 16 << 20
 """Size in bytes below which a file is joined with others."""
 
 GROUP_BYTES = 32 << 20
-"""Size in bytes of the files that are joined into one, and so of the part of a table that is held at once."""
+"""Size in bytes of the files that are joined into one."""
+
+HELD_BYTES = 256 << 20
+"""Size in memory of the rows that are joined at once. A file of a few kilobytes can hold gigabytes of equal texts."""
 
 GROUP_ROWS = 2_000_000
 """Maximum number of rows of the files that are joined into one."""
@@ -105,20 +109,58 @@ def compact(
             the time.
     """
     plan = plan_compaction(current_files(table), oldest_compared(table, reference_deliveries))
+    done: list[tuple[CurrentFile, ...]] = []
     for start in range(0, len(plan.groups), GROUPS_OF_COMMIT):
-        groups = plan.groups[start : start + GROUPS_OF_COMMIT]
-        paths = [path for group in groups for path in _rewrite(descriptor, table, group)]
-        files = [file for group in groups for file in group]
+        parts: list[tuple[CurrentFile, ...]] = []
+        paths: list[str] = []
+        for group in plan.groups[start : start + GROUPS_OF_COMMIT]:
+            for part, rows in _parts(table, group):
+                paths += _rewrite(descriptor, table, rows)
+                parts.append(part)
+        files = [file for part in parts for file in part]
+        if not files:
+            continue
         snapshot = replace_files(descriptor, table, files, paths, "compaction")
         if snapshot is None:
             log(f"compaction: another writer replaced some of {counted(len(files), 'file')}; the next run looks again")
         else:
-            rows = sum(file.rows for file in files)
-            log(f"compaction: {len(files)} files of {counted(rows, 'row')} became {len(paths)}, snapshot {snapshot}")
-    return plan
+            done += parts
+            total = counted(sum(file.rows for file in files), "row")
+            log(f"compaction: {len(files)} files of {total} became {len(paths)}, snapshot {snapshot}")
+    return CompactionPlan(tuple(done), plan.small + plan.joined - sum(map(len, done)))
 
 
-def _rewrite(descriptor: EnvironmentDescriptor, table: Table, group: Sequence[CurrentFile]) -> list[str]:
+def _parts(table: Table, group: Sequence[CurrentFile]) -> Iterator[tuple[tuple[CurrentFile, ...], pa.Table]]:
+    """Yield files of a group that can be joined in bounded memory, with their rows. A file that is too large stays."""
+    import pyarrow as pa
+
+    files: list[CurrentFile] = []
+    held: list[pa.RecordBatch] = []
+    for file in group:
+        rows = _rows_within(table, file, HELD_BYTES - sum(batch.nbytes for batch in held))
+        if rows is None and files:
+            if len(files) > 1:
+                yield tuple(files), pa.Table.from_batches(held)
+            files, held = [], []
+            rows = _rows_within(table, file, HELD_BYTES)
+        if rows is not None:
+            files, held = [*files, file], [*held, *rows]
+    if len(files) > 1:
+        yield tuple(files), pa.Table.from_batches(held)
+
+
+def _rows_within(table: Table, file: CurrentFile, limit: int) -> list[pa.RecordBatch] | None:
+    """Read the rows of a file; None if they need more memory than `limit`, in bytes."""
+    batches, held = [], 0
+    for batch in stream_files(table, [file]):
+        held += batch.nbytes
+        if held > limit:
+            return None
+        batches.append(batch)
+    return batches
+
+
+def _rewrite(descriptor: EnvironmentDescriptor, table: Table, rows: pa.Table) -> list[str]:
     """Write the rows of files into one file, and prove that it has the same rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -128,7 +170,6 @@ def _rewrite(descriptor: EnvironmentDescriptor, table: Table, group: Sequence[Cu
 
     snapshot = table.current_snapshot()
     key = primary_key_of(table, snapshot) if snapshot is not None else ()
-    rows = stream_files(table, group).read_all()
     expected = digest_of_rows(rows, key)
     reader = pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches())
     paths = write_data_files(descriptor, table, reader, prefix=SETTLED)

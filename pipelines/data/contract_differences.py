@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
+from pipelines.data.row_retention import BINDING
 from pipelines.data.schema_compatibility import BreakingChange, breaking_changes
 from pipelines.declarations.contract import Contract
+from pipelines.declarations.service_level import retention_time
 
 Level = Literal["major", "minor", "patch"]
 
@@ -26,6 +29,10 @@ _CHECKED = (
     "unique",
 )
 """Keys that checks enforce. `breaking_changes` compares what they mean."""
+
+
+_LISTS = ("slaProperties", "customProperties")
+"""Keys that list entries with a property and a value."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,25 @@ def contract_differences(old: Contract, new: Contract) -> list[ContractDifferenc
     for name in old.columns.keys() - new.columns.keys():  # files that still have the column are rejected
         found[name, "the column"] = _both(found[name, "the column"])
     described = [each for each in _descriptions(old, new) if (each.column, each.key) not in found]
-    return [*found.values(), *described]
+    return [*found.values(), *_retention(old, new), *described]
+
+
+def _retention(old: Contract, new: Contract) -> Iterator[ContractDifference]:
+    """Compare for how long rows stay. Removing them sooner breaks consumers, and cannot be undone."""
+    before, after = _kept(old), _kept(new)
+    if before == after:
+        return
+    is_shorter = after is not None and (before is None or before[0] != after[0] or after[1] < before[1])
+    shown = ["for ever" if kept is None else f"{kept[1].days} days from {kept[0]}" for kept in (before, after)]
+    yield ContractDifference("", "rows stay", shown[0], shown[1], breaks_consumers=is_shorter)
+
+
+def _kept(contract: Contract) -> tuple[str, timedelta] | None:
+    """Return the column that gives the age of rows, and the age at which they are removed; None if they stay."""
+    column, age = contract.retention_column, retention_time(contract.service_levels)
+    if column is None or age is None or contract.status not in BINDING:
+        return None
+    return column.name, age
 
 
 def _difference(change: BreakingChange, **effects: bool) -> ContractDifference:
@@ -124,23 +149,41 @@ def _both(known: ContractDifference) -> ContractDifference:
 
 def _descriptions(old: Contract, new: Contract) -> Iterator[ContractDifference]:
     """List the keys that differ and that no check enforces, of the dataset and of the columns of both."""
-    before, after = (contract.model_dump(mode="json", by_alias=True, exclude={"tables"}) for contract in (old, new))
-    before |= old.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
-    after |= new.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
-    yield from _keys("", before, after, (*_CHECKED, "version"))
+    yield from _keys("", _of_dataset(old), _of_dataset(new), (*_CHECKED, "version"))
     for name, column in old.columns.items():
         other = new.columns.get(name)
         if other is not None:
-            was, now = (each.model_dump(mode="json", by_alias=True) for each in (column, other))
+            was, now = (_by_property(each.model_dump(mode="json", by_alias=True)) for each in (column, other))
             yield from _keys(name, was, now, _CHECKED)
+
+
+def _of_dataset(contract: Contract) -> dict[str, Any]:
+    """Return the keys of a contract and of its table, without those of its columns."""
+    whole = contract.model_dump(mode="json", by_alias=True, exclude={"tables"})
+    table = contract.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
+    both = whole.keys() & table.keys()  # none of which may hide the other
+    named = {f"table {key}" if key.split()[0] in both else key: value for key, value in _by_property(table).items()}
+    return _by_property(whole) | named
+
+
+def _by_property(dumped: dict[str, Any]) -> dict[str, Any]:
+    """Give each service level and custom property a separate key, so that no long list hides a difference."""
+    found = {key: value for key, value in dumped.items() if key not in _LISTS}
+    for key in _LISTS:
+        named: dict[str, list[Any]] = {}
+        for entry in dumped.get(key) or ():
+            said = {name: value for name, value in entry.items() if name != "property" and value not in (None, [], ())}
+            named.setdefault(f"{key} {entry['property']}", []).append(said["value"] if set(said) == {"value"} else said)
+        found |= {name: values[0] if len(values) == 1 else values for name, values in named.items()}
+    return found
 
 
 def _keys(
     column: str, before: Mapping[str, Any], after: Mapping[str, Any], skip: Collection[str]
 ) -> Iterator[ContractDifference]:
-    for key in before:
-        if key not in skip and before[key] != after.get(key):
-            yield ContractDifference(column, key, _shown(before[key]), _shown(after.get(key)))
+    for key in {**before, **after}:
+        if key not in skip and before.get(key) != after.get(key):
+            yield ContractDifference(column, key, _shown(before.get(key)), _shown(after.get(key)))
 
 
 def _shown(value: Any) -> str:

@@ -23,7 +23,7 @@ from pipelines.declarations.names import table_name
 
 HEADER = "# yaml-language-server: $schema=../pipelines/declarations/schemas/contract.schema.json\n"
 MOST_LEVELS = 12
-"""Levels of a column of text up to which the draft lists them."""
+"""Levels of a column of text up to which the draft lists them. Of integers, it lists 0 and 1 only: they are flags."""
 
 FEWEST_ROWS = 20
 """Rows per level from which the draft believes that it has seen them all."""
@@ -53,7 +53,7 @@ class Guess:
     kind: str
     nulls: int
     distinct: int
-    levels: tuple[str, ...] = ()
+    levels: tuple[str | int, ...] = ()
 
 
 def draft_contract(path: Path, dataset: str) -> str:
@@ -145,7 +145,11 @@ def _guess(path: Path, kinds: Mapping[str, str] | None = None) -> tuple[int, lis
                 if kind == "VARCHAR" and 0 < distinct <= MOST_LEVELS and total >= FEWEST_ROWS * distinct:
                     query = f"SELECT DISTINCT {quote(name)} FROM {source} WHERE {quote(name)} IS NOT NULL ORDER BY 1"
                     levels = [row[0] for row in connection.execute(query).fetchall()]
-                guesses.append(Guess(str(name), str(kind), nulls, distinct, tuple(map(str, levels))))
+                if kind in INTEGERS and distinct == 2 and total >= FEWEST_ROWS * distinct:
+                    query = f"SELECT min({quote(name)}), max({quote(name)}) FROM {source}"
+                    least, greatest = connection.execute(query).fetchall()[0]
+                    levels = (0, 1) if (least, greatest) == (0, 1) else ()
+                guesses.append(Guess(str(name), str(kind), nulls, distinct, tuple(levels)))
             return int(total), guesses
     except duckdb.Error as error:
         raise MlopsError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None

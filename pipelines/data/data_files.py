@@ -6,11 +6,12 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io import OutputStream
+from pyiceberg.io import InputStream, OutputStream
 from pyiceberg.io.pyarrow import ArrowScan, PyArrowFile, PyArrowFileIO, schema_to_pyarrow
 from pyiceberg.table import FileScanTask, Table
 
@@ -103,10 +104,20 @@ def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[s
         if task.delete_files:
             yield from _without_deleted(table, task, columns)
             continue
-        with table.io.new_input(task.file.file_path).open() as file, pq.ParquetFile(file) as parquet:
-            present = [name for name in columns if name in parquet.schema_arrow.names]
-            for group in range(parquet.num_row_groups):  # a batch across groups could hold any number of long texts
-                yield from parquet.iter_batches(STREAMED_ROWS, [group], columns=present, use_threads=False)
+        with table.io.new_input(task.file.file_path).open() as file:
+            yield from stream_file(file, columns)
+
+
+def stream_file(source: Path | BinaryIO | InputStream, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream some columns of a Parquet file, in the memory of one row group. Columns that it lacks are left out.
+
+    Each row group is read for itself. A reader of several keeps what it has read of all of them, and a batch across two
+    could hold any number of long texts.
+    """
+    with pq.ParquetFile(source) as parquet:
+        present = [name for name in columns if name in parquet.schema_arrow.names]
+        for group in range(parquet.num_row_groups):
+            yield from parquet.iter_batches(STREAMED_ROWS, [group], columns=present, use_threads=False)
 
 
 def _without_deleted(table: Table, task: FileScanTask, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

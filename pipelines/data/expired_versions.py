@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import ValidationError
 
 from pipelines.data.glue_client import s3
 from pipelines.data.versions import TableVersion
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
 
 LARGEST_RECORD = 4 << 20
@@ -21,7 +22,7 @@ class ExpiredVersion(Declaration):
 
     snapshot: str
     parent: str | None
-    at: AwareDatetime
+    at: Timestamp
     rows: int | None
     file: str | None
     batch: str | None

@@ -61,6 +61,20 @@ class FileStatus:
         return text
 
 
+def decisions_on(status: FileStatus, dataset: str, environment: str) -> list[str]:
+    """Return the ways to go on with a file that needs a decision, a line each; none if it needs none."""
+    record = status.record
+    if not status.needs_attention or record is None:
+        return []
+    about = f"{dataset} {status.file} --env {environment}"
+    released = f"if the contract was wrong: correct and deploy it, then mlops data release {about}"
+    dropped = f"under another name, then mlops data drop {about} --reason TEXT"
+    if record.refused is not None:
+        return [released, f"if the file was wrong: land it corrected {dropped}"]
+    shown = f"look at the rows: mlops data show {about}"
+    return [shown, released, f"if the rows were wrong: land them corrected {dropped}"]
+
+
 def status_of(files: Iterable[LandingFile], records: Iterable[BatchRecord]) -> list[FileStatus]:
     """Match landing files with the records of their batches, by ETag or, without one, by name."""
     by_etag = {record.etag: record for record in records if record.etag is not None}

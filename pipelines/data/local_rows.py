@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.data.batch import LandingFileError
 from pipelines.data.landing import check_name
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
@@ -31,8 +32,36 @@ def find_sample(project: Project, dataset: str) -> Path:
     return samples[0]
 
 
-def read_good_rows(contract: Contract, file: Path) -> tuple[pa.Table, int]:
+def check_samples(project: Project) -> None:
+    """Check that each sample can be read as its dataset: a new column of a contract is missing in the old sample.
+
+    Raises:
+        MlopsError: the contract has other columns, or the file is damaged; each such sample is named.
+    """
+    from pipelines.data.reading import SUFFIXES, read_batch
+
+    problems = []
+    for dataset in project.dataset_names:
+        for path in sorted((project.contracts_folder / "samples").glob(f"{dataset}.*")):
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            with tempfile.TemporaryDirectory(prefix="sample-") as folder:
+                try:
+                    name = str(path.relative_to(project.root))
+                    read_batch(path, project.contract(dataset), Path(folder), name=name)
+                except LandingFileError as error:
+                    problems.append(str(error))
+    if problems:
+        raise MlopsError("\n".join(problems))
+
+
+def read_good_rows(contract: Contract, file: Path, *, name: str | None = None) -> tuple[pa.Table, int]:
     """Read a file as ingestion does; return the rows that keep the contract, by key, and the number of the others.
+
+    Args:
+        contract: the contract of the dataset.
+        file: the data file.
+        name: what errors call the file; by default, its name without its folder.
 
     Raises:
         LandingFileError: the file is rejected as a whole.
@@ -45,7 +74,7 @@ def read_good_rows(contract: Contract, file: Path) -> tuple[pa.Table, int]:
     check_name(file)
     with tempfile.TemporaryDirectory(prefix="rows-") as folder:
         scratch = Path(folder)
-        with validate(read_batch(file, contract, scratch), contract, scratch) as checked:
+        with validate(read_batch(file, contract, scratch, name=name), contract, scratch) as checked:
             rows = in_key_order(checked.good_rows().read_all(), contract.primary_key).combine_chunks()
             bad = checked.summary.quarantined
     if rows.num_rows == 0:

@@ -99,8 +99,15 @@ def compare_columns(file: str, found: list[str], contract: Contract) -> None:
             file,
             f"the columns {', '.join(expected)}",
             "; ".join(problems),
-            _CORRECT,
+            _CORRECT if duplicates or extra else _add(missing, contract),
         )
+
+
+def _add(missing: list[str], contract: Contract) -> str:
+    """Say what to do about missing columns: a column that is not required may be empty."""
+    if any(contract.columns[name].required or contract.columns[name].primary_key for name in missing):
+        return _CORRECT
+    return f"add {_names(missing)} to the file, without values where they are not known"
 
 
 def _names(names: list[str]) -> str:
@@ -183,7 +190,8 @@ def _read_json_lines(path: Path, contract: Contract, scratch: Path, file: str) -
         lines = _Lines(source, file)
         batch = _stage(records(lines), lines, names, scratch, empty_is_null=False)
     if batch.rows and (missing := [name for name in names if name not in seen]):
-        raise LandingFileError(file, f"the columns {', '.join(names)}", f"no {_names(missing)} in any line")
+        found = f"no {_names(missing)} in any line"
+        raise LandingFileError(file, f"the columns {', '.join(names)}", found, _add(missing, contract))
     return batch
 
 

@@ -1,7 +1,7 @@
-"""Care of a dataset's table: remove unused files and old rows, join small files, and expire versions.
+"""Care of a dataset's table: remove unused files and old rows, expire versions, and join small files.
 
 The steps are independent, and each is safe to stop and to run again. Files come first, so that a version that expires
-today keeps its files until the next run.
+today keeps its files until the next run. Joining files comes last: without it nothing stays that had to go.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ def take_care(
             size = sum(file.size for file in orphans)
             log(f"removed {counted(len(orphans), 'file')} that no version names ({size} bytes)")
         removed = remove_old_rows(descriptor, table, contract, now, compared, log)
-        joined = compact(descriptor, table.refresh(), reference_deliveries(contract), log)
         expired = _expire(descriptor, contract, predicting, table.refresh(), now, log)
+        joined = compact(descriptor, table.refresh(), reference_deliveries(contract), log)
         current = table.refresh().current_snapshot()
         version = str(current.snapshot_id) if current is not None else None
         run.outputs = [table_data(descriptor, dataset, version=version, contract=contract)]

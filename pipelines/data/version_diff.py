@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.data.catalog import TablePlace, open_table, primary_key_of, snapshot_of
 from pipelines.data.query_engine import NO_DOWNLOADS
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.table import FileScanTask, Table
     from pyiceberg.table.snapshots import Snapshot
+
+T = TypeVar("T")
 
 SAMPLED_KEYS = 5
 """Keys of added, removed and changed rows that are shown."""
@@ -211,8 +213,7 @@ def diff_rows(
         connection.execute("SET enable_progress_bar = false")
         connection.register("before", parts.old)
         connection.register("after", parts.new)
-        shared = parts.shared.num_rows if parts.shared is not None else 0
-        rows = _row_changes(connection, key, both, shared, hide=any(name in personal for name in key))
+        rows = _row_changes(connection, parts, key, both, hide=any(name in personal for name in key))
     compared = [name for name in both if name not in key]
     changes = (_column_change(parts, name, hide=name in personal) for name in compared)
     columns = [change for change in changes if change is not None]
@@ -220,12 +221,20 @@ def diff_rows(
     return VersionDiff(dataset, *versions, schema, rows, tuple(columns))
 
 
-def _row_changes(connection: Any, key: Sequence[str], both: list[str], shared: int, *, hide: bool) -> RowChanges:
+def _equal(parts: VersionRows, name: str) -> bool:
+    """Return whether a column has the same values in the same order in both versions."""
+    return bool(parts.old.column(name).equals(parts.new.column(name)))
+
+
+def _row_changes(
+    connection: Any, parts: VersionRows, key: Sequence[str], both: list[str], *, hide: bool
+) -> RowChanges:  # fmt: skip
     def run(query: str) -> list[Any]:
         found: list[Any] = connection.execute(query).fetchall()
         return found
 
-    before, after = (int(run(f"SELECT count(*) FROM {name}")[0][0]) for name in ("before", "after"))
+    before, after = parts.old.num_rows, parts.new.num_rows
+    shared = parts.shared.num_rows if parts.shared is not None else 0
     if not key:
         columns = ", ".join(map(quote, both))
         removed, added = (
@@ -233,23 +242,29 @@ def _row_changes(connection: Any, key: Sequence[str], both: list[str], shared: i
             for a, b in (("before", "after"), ("after", "before"))
         )
         return RowChanges((), before + shared, after + shared, added, removed, 0, {}, {})
-    others = [name for name in both if name not in key]
+    is_aligned = all(_equal(parts, name) and not parts.old.column(name).null_count for name in key)
+    others = [name for name in both if name not in key and not (is_aligned and _equal(parts, name))]
     same = " AND ".join(f"a.{quote(name)} = b.{quote(name)}" for name in key)
+    # Without a key to look up, rows are compared in a third of the time.
+    joined = "before a POSITIONAL JOIN after b" if is_aligned else f"before a JOIN after b ON {same}"
     differs = [f"a.{quote(name)} IS DISTINCT FROM b.{quote(name)}" for name in others]
-    counts = ", ".join(f"count(*) FILTER (WHERE {each})" for each in (" OR ".join(differs) or "false", *differs))
-    matched, changed, *by_column = run(f"SELECT count(*), {counts} FROM before a JOIN after b ON {same}")[0]
-    samples: dict[str, list[str]] = {}
+    any_differs = " OR ".join(differs) or "false"
     text = " || ', ' || ".join(f"CAST(a.{quote(name)} AS VARCHAR)" for name in key)
     order = ", ".join(f"a.{quote(name)}" for name in key)
-    queries = {
-        "added": f"SELECT {text} FROM after a ANTI JOIN before b ON {same}",
-        "removed": f"SELECT {text} FROM before a ANTI JOIN after b ON {same}",
-        "changed": f"SELECT {text} FROM before a JOIN after b ON {same} WHERE {' OR '.join(differs) or 'false'}",
-    }
+    counts = ", ".join(f"count(*) FILTER (WHERE {each})" for each in (any_differs, *differs))
+    first = f"arg_min({text}, row({order}), {SAMPLED_KEYS}) FILTER (WHERE {any_differs})"
+    matched, first_changed, changed, *by_column = run(f"SELECT count(*), {first}, {counts} FROM {joined}")[0]
     number = {"added": after - matched, "removed": before - matched, "changed": changed}
+    samples: dict[str, list[str]] = {}
+    queries = {
+        "added": f"SELECT {text} FROM after a ANTI JOIN before b ON {same} ORDER BY {order} LIMIT {SAMPLED_KEYS}",
+        "removed": f"SELECT {text} FROM before a ANTI JOIN after b ON {same} ORDER BY {order} LIMIT {SAMPLED_KEYS}",
+    }
     for name, query in queries.items():
         if number[name] and not hide:
-            samples[name] = [str(row[0]) for row in run(f"{query} ORDER BY {order} LIMIT {SAMPLED_KEYS}")]
+            samples[name] = [str(row[0]) for row in run(query)]
+    if changed and not hide:
+        samples["changed"] = [str(key) for key in first_changed]
     found = {name: int(count) for name, count in zip(others, by_column, strict=True) if count}
     return RowChanges(
         tuple(key), before + shared, after + shared, after - matched, before - matched, int(changed), found, samples
@@ -269,9 +284,11 @@ def _column_change(parts: VersionRows, name: str, *, hide: bool) -> ColumnChange
     old, new = columns
     if not len(old) or not len(new):
         return None
-    nulls = [column.null_count / len(column) for column in columns]
-    numeric = [pa.types.is_integer(c.type) or pa.types.is_floating(c.type) for c in columns]
-    temporal = [pa.types.is_temporal(c.type) for c in columns]
+    if old.equals(new):  # rewritten in the same order: described once
+        new = old
+    nulls = [column.null_count / len(column) for column in (old, new)]
+    numeric = [pa.types.is_integer(c.type) or pa.types.is_floating(c.type) for c in (old, new)]
+    temporal = [pa.types.is_temporal(c.type) for c in (old, new)]
     if all(numeric) or all(temporal):
         shares, figures = _numbers(old, new, with_figures=all(numeric))
     elif not any(numeric) and not any(temporal):
@@ -289,22 +306,34 @@ Figures = list[dict[str, float]]
 
 def _numbers(old: pa.ChunkedArray, new: pa.ChunkedArray, *, with_figures: bool) -> tuple[Shares, Figures]:
     import numpy as np
-    import pyarrow as pa
 
-    arrays = []
-    for column in (old, new):
-        kept = column.drop_null()
-        if pa.types.is_date32(column.type):
-            kept = kept.cast(pa.int32())
-        elif pa.types.is_temporal(column.type):
-            kept = kept.cast(pa.int64())
-        numbers = kept.to_numpy().astype(np.float64, copy=False)
-        arrays.append(np.sort(numbers[np.isfinite(numbers)]))  # sorted once, quantiles and bins are look-ups
+    sorted_old = _sorted(old)
+    arrays = [sorted_old, sorted_old if new is old else _sorted(new)]
     old_numbers = arrays[0] if len(arrays[0]) else arrays[1]
     cuts: Any = np.unique(_quantiles(old_numbers, [step / BINS for step in range(1, BINS)])) if len(old_numbers) else []
-    shares = [_binned(numbers, cuts) for numbers in arrays]
-    figures = [_figures_of(numbers) if with_figures and len(numbers) else {} for numbers in arrays]
-    return shares, figures
+    each = [(_binned(numbers, cuts), _figures_of(numbers) if with_figures else {}) for numbers in _distinct(*arrays)]
+    (first, of_first), (last, of_last) = each[0], each[-1]
+    return [first, last], [of_first, of_last]
+
+
+def _sorted(column: pa.ChunkedArray) -> Any:
+    """Return the finite numbers of a column in ascending order: quantiles and bins are look-ups then."""
+    import numpy as np
+    import pyarrow as pa
+
+    kept = column.drop_null() if column.null_count else column
+    if pa.types.is_date32(column.type):
+        kept = kept.cast(pa.int32())
+    elif pa.types.is_temporal(column.type):
+        kept = kept.cast(pa.int64())
+    numbers = np.sort(kept.to_numpy().astype(np.float64, copy=False))
+    # Infinite numbers and NaN are at the ends.
+    return numbers[np.searchsorted(numbers, -np.inf, "right") : np.searchsorted(numbers, np.inf, "left")]
+
+
+def _distinct(old: T, new: T) -> tuple[T, ...]:
+    """Return both values, or one if they are the same object."""
+    return (old,) if new is old else (old, new)
 
 
 def _quantiles(numbers: Any, levels: Sequence[float]) -> Any:
@@ -329,6 +358,8 @@ def _binned(numbers: Any, cuts: Any) -> list[float]:
 
 
 def _figures_of(numbers: Any) -> dict[str, float]:
+    if not len(numbers):
+        return {}
     quarters = _quantiles(numbers, (0.25, 0.5, 0.75))
     named = dict(zip(("25%", "50%", "75%"), map(float, quarters), strict=True))
     return {"mean": float(numbers.mean()), "sd": float(numbers.std()), **named}
@@ -339,10 +370,11 @@ def _levels(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[Shares, Figures
     import pyarrow.compute as pc
 
     level_counts: list[dict[str, int]] = []
-    for column in (old, new):
-        found = pc.value_counts(column.drop_null().cast(pa.large_string()))
+    for column in _distinct(old, new):
+        found = pc.value_counts((column.drop_null() if column.null_count else column).cast(pa.large_string()))
         values, numbers = found.field("values").to_pylist(), found.field("counts").to_pylist()
         level_counts.append(dict(zip(values, numbers, strict=True)))
+    level_counts = [level_counts[0], level_counts[-1]]
     totals = [sum(counts.values()) or 1 for counts in level_counts]
     weight = {
         level: level_counts[0].get(level, 0) / totals[0] + level_counts[1].get(level, 0) / totals[1]

@@ -12,6 +12,7 @@ from pipelines.dataset_catalog.dataset_entries import DatasetEntry
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model import Model
 from pipelines.declarations.plurals import counted
 from pipelines.lineage.drawing import draw_graph
 from pipelines.lineage.facts import LineageFacts
@@ -32,6 +33,7 @@ h1 { line-height: 1.2; margin: .5rem 0; } h2 { margin: 2rem 0 .5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; margin: 1rem 0; }
 dt { color: var(--soft); } dd { margin: 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
+.scroll > svg { display: block; max-width: max(100%, 40rem); height: auto; }
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .5rem .75rem; color: var(--soft); }
 th, td { text-align: left; vertical-align: top; padding: .5rem .75rem; border-top: 1px solid var(--line); }
@@ -145,6 +147,15 @@ def _rows(entry: DatasetEntry) -> str:
     return f"{current.rows if current.rows is not None else 'unknown'} on {current.at:%Y-%m-%d %H:%M} UTC"
 
 
+def _role(model: Model, column: str) -> str:
+    """Return what a model reads a column for."""
+    if column == model.target:
+        return "target"
+    if column in model.features:
+        return "feature"
+    return "protected" if column in model.protected else "slice"
+
+
 def _columns(entry: DatasetEntry) -> str:
     contract = entry.contract
     rules: dict[str, list[str]] = {}
@@ -155,11 +166,7 @@ def _columns(entry: DatasetEntry) -> str:
         if len(group.columns) == 1:
             rules.setdefault(group.columns[0], []).append(f"{group.name}: no two rows share it")
     read = {
-        name: [
-            f"{model.name} ({'target' if name == model.target else 'feature'})"
-            for model in entry.readers
-            if name in (*model.features, model.target)
-        ]
+        name: [f"{model.name} ({_role(model, name)})" for model in entry.readers if name in model.needed_columns]
         for name in contract.columns
     }
     rows = []

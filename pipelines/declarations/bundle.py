@@ -105,6 +105,7 @@ class RequestColumn(Declaration):
         values: the allowed values, if the contract lists them.
         nullable: True if the contract allows missing values (NaN in a float tensor).
         personal: True if the contract classifies the values as personal; the inference log never holds them.
+        optional: True if a request may leave the column out; its value is then missing. Such columns are the last ones.
     """
 
     name: str
@@ -115,12 +116,14 @@ class RequestColumn(Declaration):
     values: tuple[str | int | float | bool, ...] | None = None
     nullable: bool = False
     personal: bool = False
+    optional: bool = False
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `personal` if it is false, so that servers of earlier versions can read the schema."""
+        """Leave out `personal` and `optional` if false, so that servers of earlier versions can read the schema."""
         content: dict[str, Any] = serialize(self)
-        return content if self.personal else {name: value for name, value in content.items() if name != "personal"}
+        unused = {name for name in ("personal", "optional") if not content[name]}
+        return {name: value for name, value in content.items() if name not in unused}
 
 
 class TensorSpec(Declaration):

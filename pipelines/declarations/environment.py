@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.names import Name, TagValue
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.declarations.token_subject import Repository
 
 VARIABLE = "MLOPS_ENVIRONMENT"
 """Environment variable that holds the descriptor of a job."""
 
 PORT_OF_HTTPS = 443
+PORT_OF_HTTP = 80
 
 
 def _check_range(text: str) -> str:
@@ -93,7 +95,7 @@ class AcceptedVulnerability(Declaration):
 
     name: Annotated[str, StringConstraints(min_length=1)]
     reason: Annotated[str, StringConstraints(min_length=1)]
-    until: AwareDatetime
+    until: Timestamp
 
 
 class ImageSizes(Declaration):
@@ -189,6 +191,8 @@ class Prometheus(Declaration):
         pod_port: port of its pods, if it is a Service of the cluster; None for the port of the URL.
         scraper_namespace: namespace of the pods that scrape, which may then connect to the pods of endpoints; None for
             that of the Service.
+        job: name of the scrape job of the endpoints: the label `job`, which Prometheus itself adds. None for all jobs;
+            then every pod that is scraped can pretend to be one of an endpoint.
     """
 
     url: Annotated[
@@ -198,6 +202,7 @@ class Prometheus(Declaration):
     certificate_authority: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----\n")] | None = None
     pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     scraper_namespace: Name | None = None
+    job: Annotated[str, StringConstraints(pattern=r"^[\w./:-]{1,200}$")] | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> Prometheus:
@@ -210,8 +215,32 @@ class Prometheus(Declaration):
     @property
     def service_namespace(self) -> str | None:
         """Namespace of the Service in the URL; None if it is not a Service of the cluster."""
-        host = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..+)?", urlsplit(self.url).hostname or "")
-        return host[1] if host is not None else None
+        return service_namespace(self.url)
+
+
+class MlflowTracking(Declaration):
+    """An MLflow server to which training jobs copy the parameters, metrics and tags of their runs.
+
+    Attributes:
+        url: its address, MLFLOW_TRACKING_URI: HTTPS, or an address of the same machine.
+        token: the access token, MLFLOW_TRACKING_TOKEN; None to send none.
+        pod_port: port of its pods, if it is a Service of the cluster; None for the port of the URL.
+    """
+
+    url: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^(https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?|http://(127\.0\.0\.1|localhost))(:[0-9]{1,5})?(/[\w./~-]*)?$"
+        ),
+    ]
+    token: SecretKey | None = None
+    pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+
+def service_namespace(url: str) -> str | None:
+    """Return the namespace of the Service that a URL names; None if it does not name a Service of the cluster."""
+    host = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..+)?", urlsplit(url).hostname or "")
+    return host[1] if host is not None else None
 
 
 class Monitoring(Declaration):
@@ -269,8 +298,8 @@ class FreezeWindow(Declaration):
         reason: shown when a promotion is refused.
     """
 
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Timestamp
+    end: Timestamp
     reason: Annotated[str, StringConstraints(min_length=1)]
 
     @model_validator(mode="after")
@@ -313,6 +342,7 @@ class EnvironmentConfig(Declaration):
         monitoring: the monitors of the environment.
         canary: what happens to a release on trial without a verdict.
         spark: the server for datasets whose contract says `engine: spark`.
+        mlflow: where training jobs copy their runs; None to keep them in the registry only.
     """
 
     promotes_from: Name | None
@@ -339,6 +369,7 @@ class EnvironmentConfig(Declaration):
     monitoring: Monitoring = Monitoring()
     canary: CanaryHandling = CanaryHandling()
     spark: SparkSettings = SparkSettings()
+    mlflow: MlflowTracking | None = None
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

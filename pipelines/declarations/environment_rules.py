@@ -12,7 +12,8 @@ from pipelines.declarations.documents import Key, parse_yaml, read_bytes
 from pipelines.declarations.environment import EnvironmentConfig, StackFile
 from pipelines.declarations.errors import DeclarationError, Problem
 from pipelines.declarations.names import bucket_name
-from pipelines.declarations.project import PROGRAM, Project
+from pipelines.declarations.project import Project
+from pipelines.declarations.repository_root import PROGRAM
 
 ACCOUNT_FILE = Path("infra", "bootstrap", "Pulumi.account.yaml")
 """Configuration of the account's bootstrap."""

@@ -74,6 +74,11 @@ def check_choices(project: Project, chosen: NewEnvironment) -> None:
             ) from None
     if chosen.name in RESERVED:
         raise MlopsError(f"the name {chosen.name!r} is used by the bootstrap", fix="choose another name")
+    if chosen.name in project.environments:
+        raise MlopsError(
+            f"the environment {chosen.name} exists: expected a new name, found {project.stack_file(chosen.name).name}",
+            fix="choose another name, or edit that file",
+        )
     for name in project.environments:
         config = project.stack(name).config
         other = config.environment

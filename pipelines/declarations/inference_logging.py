@@ -17,6 +17,7 @@ from pipelines.declarations.documents import Declaration
 from pipelines.declarations.names import ColumnName
 
 if TYPE_CHECKING:
+    from pipelines.declarations.bundle import Bundle
     from pipelines.declarations.model import Model
 
 MOST_GROUPS = 50
@@ -35,8 +36,8 @@ class InferenceLogging(Declaration):
     """Settings of a model's inference log.
 
     Attributes:
-        sample: share of the answered requests whose inputs and predictions are logged, chosen by their ids. Errors and
-            counts are always kept.
+        sample: share of the answered requests whose inputs and predictions are logged, chosen by their ids and a key.
+            Errors and counts are always kept.
     """
 
     sample: SampleShare = 1.0
@@ -79,19 +80,29 @@ def lists_groups(column: Column) -> bool:
     return len(column.valid_values) <= MOST_GROUPS
 
 
-def is_sampled(request_id: bytes, sample: float) -> bool:
-    """Return True if a request belongs to the sample; the same id always gives the same answer.
+def sampling_key(manifest: Bundle) -> bytes:
+    """Return the key by which the requests of a bundle are chosen for a sample.
+
+    Callers choose the ids of their requests. Nothing that they get tells them this digest, so they can choose neither
+    requests that are all logged, and would each count several times, nor some that never are.
+    """
+    return bytes.fromhex(manifest.files["evaluation.json"].sha256.removeprefix("sha256:"))
+
+
+def is_sampled(request_id: bytes, sample: float, key: bytes) -> bool:
+    """Return True if a request belongs to the sample; the same id and key always give the same answer.
 
     Args:
         request_id: id of the request, as JSON.
         sample: share of the requests in the sample.
+        key: see `sampling_key`.
     """
-    return sample_hash(request_id) < sample_limit(sample)
+    return sample_hash(request_id, key) < sample_limit(sample)
 
 
-def sample_hash(request_id: bytes) -> bytes:
+def sample_hash(request_id: bytes, key: bytes) -> bytes:
     """Return the hash that decides about an id. The request belongs to a sample if it is below `sample_limit`."""
-    return blake2b(request_id, digest_size=8).digest()
+    return blake2b(request_id, digest_size=8, key=key).digest()
 
 
 def sample_limit(sample: float) -> bytes:

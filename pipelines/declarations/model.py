@@ -12,6 +12,7 @@ from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.inference_logging import InferenceLogging
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import ColumnName, Name, TagValue
+from pipelines.declarations.shadow_traffic import ShadowStep
 
 Task = Literal["regression", "classification"]
 
@@ -263,13 +264,38 @@ class CanaryPolicy(Declaration):
 
 
 class Serving(Declaration):
-    """Serving of a model."""
+    """Serving of a model.
+
+    Attributes:
+        replicas: bounds of the number of pods.
+        resources: resources of each pod.
+        shadow: first step of a rollout, before any traffic; None to begin with traffic.
+        rollout: traffic steps of a rollout.
+        canary: how a release on trial is compared with the live one.
+        inference_log: what the pods log.
+        optional_features: features that a request may leave out, so that callers of an earlier version are answered.
+            Those that are numbers are the last numbers of `features`.
+    """
 
     replicas: Replicas = Replicas()
     resources: Resources
+    shadow: ShadowStep | None = None
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
     inference_log: InferenceLogging = InferenceLogging()
+    optional_features: tuple[ColumnName, ...] = ()
+
+    @property
+    def check_seconds(self) -> tuple[int, ...]:
+        """Declared durations of the canary checks of a rollout, in order."""
+        first = () if self.shadow is None else (self.shadow.pause_seconds,)
+        return (*first, *(step.pause_seconds for step in self.rollout))
+
+    @model_validator(mode="after")
+    def _shadow_comes_first(self) -> Serving:
+        if self.shadow is not None and not self.rollout:
+            raise ValueError("traffic steps in rollout after shadow; found none")
+        return self
 
 
 class BatchPrediction(Declaration):
@@ -278,12 +304,13 @@ class BatchPrediction(Declaration):
     Attributes:
         datasets: datasets whose versions may be predicted, besides the one that the model is trained on.
         resources: resources of the job.
-        deadline_seconds: maximum duration of a run.
+        deadline_seconds: maximum duration of a run: at most five days. Files that no version of a table names are
+            removed when they are seven days old, so a run that takes longer could lose those that it has written.
     """
 
     datasets: tuple[Name, ...] = ()
     resources: Resources = Resources(cpu="1", memory="2Gi")
-    deadline_seconds: Annotated[int, Field(gt=0)] = 3600
+    deadline_seconds: Annotated[int, Field(gt=0, le=5 * 86_400)] = 3600
 
 
 class Model(Declaration):
@@ -321,6 +348,11 @@ class Model(Declaration):
     monitoring: ModelMonitoring = ModelMonitoring()
 
     @property
+    def needed_columns(self) -> frozenset[str]:
+        """Columns of the contract that training reads: features, target, protected attributes, and those of slices."""
+        return frozenset({self.target, *self.features, *self.protected, *(part.column for part in self.slices)})
+
+    @property
     def predicted_datasets(self) -> tuple[str, ...]:
         """The datasets whose versions may be predicted by batch, each once."""
         return tuple(dict.fromkeys((self.contract, *self.batch.datasets)))
@@ -348,6 +380,9 @@ class Model(Declaration):
         for index, feature in enumerate(self.monitoring.ignored_features):
             if feature not in self.features:
                 problems.append((("monitoring", "ignored_features", index), "a feature of the model", repr(feature)))
+        for index, feature in enumerate(self.serving.optional_features):
+            if feature not in self.features:
+                problems.append((("serving", "optional_features", index), "a feature of the model", repr(feature)))
         problems += [(key, "a number that JSON holds exactly", found) for key, found in _inexact(self.model_dump(), ())]
         if problems:
             raise KeyedError(*problems)

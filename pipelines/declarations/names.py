@@ -16,6 +16,15 @@ ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")
 """Lower-case letters, digits and underscores: valid in Parquet, Glue, SQL and JSON."""
 
 
+RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+"""Id of a training run: 1 to 63 lower-case letters, digits, dots and hyphens."""
+
+Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+"""A git commit, by its full hash."""
+
+Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+"""Timestamp in UTC to the second, `2026-01-31T12:00:00Z`."""
+
 TagValue = Annotated[
     str, StringConstraints(pattern=r"^[\w.:/=+@-]([\w .:/=+@-]*[\w.:/=+@-])?$", min_length=1, max_length=256)
 ]
@@ -45,13 +54,13 @@ def table_name(dataset: str) -> str:
     return dataset.replace("-", "_")
 
 
-def service_name(model: str, role: Literal["root", "ping", "pong"]) -> str:
+def service_name(model: str, role: Literal["root", "ping", "pong", "shadow"]) -> str:
     """Return the name of a Kubernetes Service of a model's endpoint.
 
     Args:
         model: the model's name.
         role: `ping` and `pong` take turns: one selects the live pods, the other those on trial. `root` stands for both
-            in the Ingress, and selects the pods of every release.
+            in the Ingress, and selects the pods of every release. `shadow` selects the pods that check a canary.
     """
     return f"{model}-{role}"
 

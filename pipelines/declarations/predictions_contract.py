@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import count
 from typing import Any
 
 from pipelines.declarations.classification import is_personal
@@ -15,11 +17,18 @@ BUNDLE_COLUMN = "bundle"
 PREDICTION_COLUMN = "prediction"
 REFUSED_COLUMN = "refused"
 
+BATCH_DIGITS = (32, 12)
+"""Digits of the digest of a batch prediction in its rows, and in those that earlier versions wrote: twelve are few
+enough to find another input with the same ones."""
+
 PROBABILITY = "probability_"
 """Start of the names of the columns with the probabilities of classes. A bundle knows its classes, so the job that
 writes the table adds the columns."""
 
 _OWN = (BATCH_COLUMN, ROW_COLUMN, BUNDLE_COLUMN, PREDICTION_COLUMN, REFUSED_COLUMN)
+
+LONGEST_NAME = 63
+"""Size limit of the name of a column."""
 
 _NAME = "predictions"
 """Name of the contract while it is checked: the name of a model leaves no room for the suffix."""
@@ -43,12 +52,27 @@ def copied_columns(source: Contract, *, read: Contract | None = None) -> dict[st
             for name in kept
             if name in read.columns and (name in read.prediction_columns or not is_personal(read.columns[name]))
         ]
-    return {name: _free(name) for name in kept}
+    found: dict[str, str] = {}
+    for name in kept:
+        found[name] = _free(name, {*found.values(), *(each for each in kept if not _is_taken(each))})
+    return found
 
 
-def _free(name: str) -> str:
-    """Return a name for a copied column that none of the table's other columns has."""
-    return f"{name}_of_input"[-63:] if name in _OWN or name.startswith(PROBABILITY) else name
+def _is_taken(name: str) -> bool:
+    """Return True if the table has another column of that name, or may get one."""
+    return name in _OWN or name.startswith(PROBABILITY)
+
+
+def _free(name: str, others: Collection[str]) -> str:
+    """Return a name for a copied column that no other column of the table has."""
+    if not _is_taken(name):
+        return name
+    for number in count(1):
+        ending = "_of_input" if number == 1 else f"_of_input_{number}"
+        free = f"{name[: LONGEST_NAME - len(ending)]}{ending}"
+        if free not in others:
+            return free
+    raise AssertionError("unreachable")
 
 
 def predictions_contract(model: Model, source: Contract) -> Contract:
@@ -102,6 +126,7 @@ def _properties(model: Model, source: Contract) -> list[dict[str, Any]]:
             "name": PREDICTION_COLUMN,
             "logicalType": _predicted_type(model, source.columns[model.target]),
             "description": f"Predicted {model.target}; null if the row was refused.",
+            **_marks(source.columns[model.target]),
         },
         _text(REFUSED_COLUMN, "Why the row has no prediction; null if it has one."),
         {**_text(BUNDLE_COLUMN, "Digest of the bundle that predicted."), "required": True},
@@ -118,13 +143,19 @@ def _copied(column: Column, name: str, free: str) -> dict[str, Any]:
         "name": free,
         "logicalType": column.logical_type,
         "description": column.description or f"{name} of the input.",
-        "tags": list(column.tags),
+        **_marks(column),
     }
     if column.physical_type is not None:
         copied["physicalType"] = column.physical_type
-    if column.classification is not None:
-        copied["classification"] = column.classification
     return copied
+
+
+def _marks(column: Column) -> dict[str, Any]:
+    """Return what a contract says of the protection of a column. A prediction says of a person what its target says."""
+    marks: dict[str, Any] = {"tags": list(column.tags)}
+    if column.classification is not None:
+        marks["classification"] = column.classification
+    return marks
 
 
 def _predicted_type(model: Model, target: Column) -> str:

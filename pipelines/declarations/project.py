@@ -19,8 +19,7 @@ from pipelines.declarations.model import TARGET_TYPES, Model, Task
 from pipelines.declarations.names import PREDICTIONS_SUFFIX
 from pipelines.declarations.predictions_contract import predictions_contract
 from pipelines.declarations.release import Release
-
-PROGRAM = "Pulumi.yaml"
+from pipelines.declarations.repository_root import PROGRAM, find_root
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,7 @@ class Project:
         Raises:
             MlopsError: neither the folder nor any parent has a `Pulumi.yaml`.
         """
-        here = (start or Path.cwd()).resolve()
-        found: Path | None = None
-        for folder in (here, *here.parents):
-            if (folder / PROGRAM).is_file():
-                found = folder
-            if found and (folder / ".git").exists():
-                break
-        if found is None:
-            raise MlopsError(
-                f"no {PROGRAM} in {here} or any folder above it", fix="run this inside a clone of the repository"
-            )
-        return cls(found)
+        return cls(find_root(start))
 
     @property
     def name(self) -> str:
@@ -304,6 +292,7 @@ class Project:
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, repr(column)))
         problems += self._label_problems(path, model, lines)
         problems += _protected_problems(path, model, columns, lines)
+        problems += _optional_problems(path, model, columns, lines)
         problems += self._batch_problems(path, model, lines)
         problems += [
             Problem(path, lines.get(key), dotted(key), expected, found, fix)
@@ -472,6 +461,26 @@ def _label_types(task: Task, target: str) -> tuple[str, ...]:
 
 
 _LIST_GROUPS = "list the values in the contract, or protect a column that has groups, such as ten years of age"
+
+
+def _optional_problems(
+    path: Path, model: Model, columns: Mapping[str, Column], lines: Mapping[Key, int]
+) -> Iterator[Problem]:
+    """Yield the features that a request cannot leave out, although the model lists them as optional."""
+    optional = model.serving.optional_features
+    known = [name for name in model.features if name in columns]
+    numbers = [name for name in known if columns[name].logical_type != "string"]
+    last = numbers[len(numbers) - sum(name in optional for name in numbers) :]
+    for index, name in enumerate(optional):
+        key: Key = ("serving", "optional_features", index)
+        if name not in known:
+            continue
+        if columns[name].required or columns[name].primary_key:
+            expected, found = f"a column of {model.contract} that may be missing", f"{name!r}, which is required"
+            yield Problem(path, lines.get(key), dotted(key), expected, found)
+        elif name in numbers and name not in last:
+            expected, found = "the last numbers of features", f"{name!r} before {numbers[-1]!r}"
+            yield Problem(path, lines.get(key), dotted(key), expected, found, "move it to the end of features")
 
 
 def _protected_problems(

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.declarations.atomic_files import write_atomically
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
 from pipelines.declarations.project import Project, render_release
@@ -24,11 +25,8 @@ owner: {owner}
 task: {task}
 contract: {dataset}
 target: {target}
-features: [income, debt, age]
-protected: [region]
-slices:
-  - {{name: under-30, column: age, below: 30}}
-training:
+features: [{features}]
+{groups}training:
   entrypoint: train:train
   seed: 1
   holdout: 0.3
@@ -38,9 +36,7 @@ training:
 gates:
   thresholds:
     - {threshold}
-  champion: {{metric: {metric}, maximum_regression: 0.05}}
-  fairness:
-    - {{attribute: region, metric: {metric}, maximum_ratio: 2.0, minimum_group_size: 10}}
+  champion: {{metric: {metric}, maximum_regression: 0.05}}{fairness}
   # leakage: {{maximum_share: 0.01}} # if rows are equal by chance; otherwise, no row of the holdout may be in training
   latency: {{p99_ms: 20.0}}
   soak: {{requests: 100, seconds: 1800}} # in each environment, before the next
@@ -50,6 +46,16 @@ serving:
     - {{weight: 10, pause_seconds: 300}}
     - {{weight: 50, pause_seconds: 300}}
 """
+
+GROUPS = """\
+protected: [region]
+slices:
+  - {name: under-30, column: age, below: 30}
+"""
+
+FAIRNESS = """
+  fairness:
+    - {{attribute: region, metric: {metric}, maximum_ratio: 2.0, minimum_group_size: 10}}"""
 
 TRAIN = '''\
 """Train {name}. Any framework that can export ONNX works: see docs/data-scientist.md."""
@@ -66,6 +72,29 @@ from pipelines.training import TrainedModel, TrainingData, from_sklearn
 def train(data: TrainingData) -> TrainedModel:
     """Fit the model to `data`, using its parameters and seed."""
     pipeline = make_pipeline(StandardScaler(), {estimator}({arguments}))
+    pipeline.fit(data.features, data.target)
+    return from_sklearn(pipeline, data.features)
+'''
+
+TRAIN_ON = '''\
+"""Train {name}. Any framework that can export ONNX works: see docs/data-scientist.md."""
+
+from __future__ import annotations
+
+from sklearn.compose import make_column_transformer
+{imports}from sklearn.linear_model import {estimator}
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import {prepares}
+
+from pipelines.training import TrainedModel, TrainingData, from_sklearn
+
+
+def train(data: TrainingData) -> TrainedModel:
+    """Fit the model to `data`, using its parameters and seed."""
+    columns = make_column_transformer(
+        {steps},
+    )
+    pipeline = make_pipeline(columns, {estimator}({arguments}))
     pipeline.fit(data.features, data.target)
     return from_sklearn(pipeline, data.features)
 '''
@@ -129,6 +158,7 @@ VARIANTS = {
         "target_type": "number",
         "target_maximum": "1000",
         "threshold": "{metric: r2, minimum: 0.5}",
+        "least": "{metric: r2, minimum: 0} # what the model must reach",
         "metric": "rmse",
         "estimator": "Ridge",
         "arguments": "",
@@ -138,6 +168,7 @@ VARIANTS = {
         "target_type": "integer",
         "target_maximum": "1",
         "threshold": "{metric: accuracy, minimum: 0.7}",
+        "least": "{metric: accuracy, minimum: 0.5} # what the model must reach",
         "metric": "log_loss",
         "estimator": "LogisticRegression",
         "arguments": "random_state=data.seed",
@@ -158,6 +189,21 @@ def sample(task: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def check_name(name: str) -> None:
+    """Check the name of a model.
+
+    Raises:
+        MlopsError: the name is invalid.
+    """
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise MlopsError(
+            f"{name!r} is not a valid model name",
+            fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
+        ) from None
+
+
 def starting_point(project: Project, name: str, task: str, owner: str) -> dict[Path, str]:
     """Return the files that a new model starts with, by path.
 
@@ -170,15 +216,18 @@ def starting_point(project: Project, name: str, task: str, owner: str) -> dict[P
     Raises:
         MlopsError: the name is invalid.
     """
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError:
-        raise MlopsError(
-            f"{name!r} is not a valid model name",
-            fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
-        ) from None
+    check_name(name)
     dataset = f"{name[:35].rstrip('-')}-data"
-    words = {"name": name, "task": task, "owner": owner, "dataset": dataset, **VARIANTS[task]}
+    words = {
+        "name": name,
+        "task": task,
+        "owner": owner,
+        "dataset": dataset,
+        **VARIANTS[task],
+        "features": "income, debt, age",
+        "groups": GROUPS,
+        "fairness": FAIRNESS.format(metric=VARIANTS[task]["metric"]),
+    }
     folder = project.models_folder / name
     files = {
         folder / "model.yaml": MODEL.format(**words),
@@ -186,10 +235,16 @@ def starting_point(project: Project, name: str, task: str, owner: str) -> dict[P
         project.contract_file(dataset): CONTRACT.format(**words),
         project.contracts_folder / "samples" / f"{dataset}.csv": sample(task),
     }
-    for environment in project.environments:
-        release = Release(model=name, environment=environment, bundle=None, replaces=None)
-        files[project.release_file(name, environment)] = render_release(release)
-    return files
+    return {**files, **_releases(project, name)}
+
+
+def _releases(project: Project, name: str) -> dict[Path, str]:
+    return {
+        project.release_file(name, environment): render_release(
+            Release(model=name, environment=environment, bundle=None, replaces=None)
+        )
+        for environment in project.environments
+    }
 
 
 def start_model(project: Project, name: str, task: str, owner: str) -> list[Path]:
@@ -198,13 +253,79 @@ def start_model(project: Project, name: str, task: str, owner: str) -> list[Path
     Raises:
         MlopsError: the name is invalid, or one of the files exists.
     """
-    files = starting_point(project, name, task, owner)
+    return _write_new(project, starting_point(project, name, task, owner))
+
+
+def _write_new(project: Project, files: dict[Path, str]) -> list[Path]:
     if existing := [path for path in files if path.exists()]:
         raise MlopsError(f"{existing[0].relative_to(project.root)} already exists; nothing was written")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return list(files)
+
+
+def start_model_on(project: Project, name: str, task: str, owner: str, dataset: str, target: str) -> list[Path]:
+    """Write the files of a model that predicts a column of an existing contract, and return their paths.
+
+    Its features are the numbers, booleans and texts with listed values that are neither personal nor a key.
+
+    Raises:
+        MlopsError: the name is invalid, the contract has no such column, no other column can be a feature, or one of
+            the files exists.
+    """
+    check_name(name)
+    contract = project.contract(dataset)
+    if target not in contract.columns:
+        raise MlopsError(f"target: expected a column of {dataset} ({', '.join(contract.columns)}), found {target!r}")
+    usable = [
+        column
+        for column in contract.columns.values()
+        if column.name != target and not column.primary_key and not is_personal(column)
+    ]
+    text = [column.name for column in usable if column.logical_type == "string" and column.valid_values is not None]
+    numbers = [column.name for column in usable if column.logical_type in ("number", "integer", "boolean")]
+    if not text and not numbers:
+        raise MlopsError(
+            f"{dataset} has no column to predict {target} from: expected a number, a boolean or a text with listed "
+            f"values that is neither personal nor a key, found none",
+            fix="add one to the contract, or list the values of a text",
+        )
+    features = [column.name for column in usable if column.name in (*text, *numbers)]
+    variant = VARIANTS[task]
+    words = {
+        "name": name,
+        "task": task,
+        "owner": owner,
+        "dataset": dataset,
+        **variant,
+        "target": target,
+        "features": ", ".join(features),
+        "groups": "protected: [] # attributes to report fairness for\n",
+        "fairness": "",
+        "threshold": variant["least"],
+    }
+    encode = f'(OneHotEncoder(handle_unknown="ignore", sparse_output=False), {_listed(text)})'
+    scale = f'(make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), {_listed(numbers)})'
+    steps = ",\n        ".join([*([encode] if text else []), *([scale] if numbers else [])])
+    folder = project.models_folder / name
+    files = {
+        folder / "model.yaml": MODEL.format(**words),
+        folder / "train.py": TRAIN_ON.format(**words, steps=steps, **_imports(text, numbers)),
+    }
+    return _write_new(project, {**files, **_releases(project, name)})
+
+
+def _listed(names: list[str]) -> str:
+    """Return names as the source of a list that the formatter leaves as it is."""
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
+def _imports(text: list[str], numbers: list[str]) -> dict[str, str]:
+    return {
+        "imports": "from sklearn.impute import SimpleImputer\n" if numbers else "",
+        "prepares": ", ".join([*(["OneHotEncoder"] if text else []), *(["StandardScaler"] if numbers else [])]),
+    }
 
 
 def write_withdrawal(project: Project, model: str, environment: str) -> tuple[Path, str]:

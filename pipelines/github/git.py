@@ -122,7 +122,22 @@ class Git:
         Raises:
             MlopsError: a commit does not exist here, or the two have no common ancestor.
         """
-        return self.read("merge-base", self.resolve(base), self.resolve(head))
+        found = self.find_merge_base(base, head)
+        if found is None:
+            raise MlopsError(
+                f"{base} and {head} have no common ancestor here: expected the whole history, found a part of it",
+                fix="git fetch --unshallow origin; in a workflow, check out with fetch-depth: 0",
+            )
+        return found
+
+    def find_merge_base(self, base: str, head: str) -> str | None:
+        """Return the commit at which `head` branched off `base`; None if this clone, such as a shallow one, lacks it.
+
+        Raises:
+            MlopsError: a commit does not exist here.
+        """
+        arguments = ("merge-base", self.resolve(base), self.resolve(head))
+        return None if self._start(*arguments).returncode == 1 else self.read(*arguments)
 
     def uncommitted_files(self) -> tuple[str, ...]:
         """Return the files of the working tree that differ from the checked-out commit or are new, sorted."""

@@ -179,10 +179,11 @@ def find_merge(gh: Gh, commit: str) -> Merge | None:
 def _same_change(git: Git, main: str, before: str, after: str) -> bool:
     """Return whether merging either of two commits into main gives the same files.
 
-    True if the earlier commit branched off main, and main has changed none of its files since.
+    True if the earlier commit branched off main, and main has changed none of its files since. A clone that lacks the
+    commit where it branched off cannot know.
     """
-    base = git.merge_base(main, before)
-    if git.parents(before) != [base]:
+    base = git.find_merge_base(main, before)
+    if base is None or git.parents(before) != [base]:
         return False
     changed = set(git.changed_files(base, before))
     if changed != set(git.changed_files(main, after)) or changed & set(git.changed_files(base, main)):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.declarations.documents import parse_yaml, read_bytes
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import PROGRAM
+from pipelines.declarations.repository_root import PROGRAM
 from pipelines.declarations.token_subject import RepositoryIds, default_template, subject_of
 from pipelines.github.repository_facts import CODE_OWNERS, RepositoryFacts, Unreadable
 from pipelines.github.settings import PLACEHOLDER_OWNER, subject_template

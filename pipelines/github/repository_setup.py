@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import PROGRAM, Project
+from pipelines.declarations.project import Project
+from pipelines.declarations.repository_root import PROGRAM
 from pipelines.github.gh import Gh, GitHubError
 from pipelines.github.issues import ALARM_LABEL
 from pipelines.github.repository_facts import (

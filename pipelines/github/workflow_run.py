@@ -52,12 +52,14 @@ def add_path(folder: Path) -> None:
 
 
 def set_variable(name: str, value: str) -> None:
-    """Set an environment variable for later steps of the job; do nothing outside a workflow.
+    """Set an environment variable for this process and for later steps of the job.
 
     Raises:
         MlopsError: the value has several lines.
     """
-    _append("GITHUB_ENV", _line(f"{name}={value}"))
+    line = _line(f"{name}={value}")
+    os.environ[name] = value
+    _append("GITHUB_ENV", line)
 
 
 def _line(text: str) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.timestamps import Timestamp
 
 COPY = Path(".mlops") / "lineage.json"
 """Local copy of the facts, in the repository."""
@@ -36,7 +37,7 @@ class VersionFact(Declaration):
     dataset: str
     snapshot: str
     parent: str | None
-    at: AwareDatetime
+    at: Timestamp
     rows: int | None
     file: str | None
     batch: str | None
@@ -65,7 +66,7 @@ class BundleFact(Declaration):
     features: tuple[str, ...]
     commit: str | None
     run: str | None
-    trained: AwareDatetime | None
+    trained: Timestamp | None
 
 
 class PredictionFact(Declaration):
@@ -83,7 +84,7 @@ class PredictionFact(Declaration):
     environment: str
     model: str
     snapshot: str
-    at: AwareDatetime
+    at: Timestamp
     rows: int | None
     bundle: str
     file: str | None = None
@@ -108,7 +109,7 @@ class ReleaseFact(Declaration):
     number: int
     bundle: str | None
     ended: str | None
-    at: AwareDatetime
+    at: Timestamp
     action: Literal["promotion", "rollback", "withdrawal"]
     is_live: bool
 
@@ -124,7 +125,7 @@ class LineageFacts(Declaration):
     """
 
     format: Literal["mlops/lineage/v1"] = "mlops/lineage/v1"
-    gathered: AwareDatetime
+    gathered: Timestamp
     environments: tuple[str, ...] = ()
     versions: tuple[VersionFact, ...] = ()
     bundles: tuple[BundleFact, ...] = ()

@@ -56,16 +56,17 @@ class LineageGraph:
 
     def add(self, node: LineageNode, note: str = "") -> LineageNode:
         """Add a node; a note replaces the one before."""
-        self.edges.setdefault(node, set())
-        self.back.setdefault(node, set())
+        if node not in self.edges:
+            self.edges[node], self.back[node] = set(), set()
         if note:
             self.notes[node] = note
         return node
 
     def connect(self, source: LineageNode, target: LineageNode) -> None:
         """Add an edge, and its nodes."""
-        self.add(source)
-        self.add(target)
+        for node in (source, target):
+            if node not in self.edges:
+                self.add(node)
         self.edges[source].add(target)
         self.back[target].add(source)
 
@@ -232,7 +233,7 @@ def find_prediction(facts: LineageFacts, model: str, environment: str, snapshot:
         wanted = f"snapshot {snapshot}" if snapshot else "a batch prediction"
         raise MlopsError(
             f"{model} has no such batch prediction in {environment}: expected {wanted}, found {known}",
-            fix=f"mlops predict {model} --file FILE --env {environment} makes one",
+            fix=f"predict a file first: mlops predict {model} --file FILE --env {environment}",
         )
     return prediction_node(environment, model, found[-1].snapshot)
 

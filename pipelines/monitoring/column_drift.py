@@ -78,6 +78,7 @@ class Sides:
 
 
 DELIVERIES = Sides()
+FIRST_DELIVERY = Sides(missing="this is the first delivery")
 
 
 class ShareBar(Declaration):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,15 @@ from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSe
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
-from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift, judge_nulls, without_rare
+from pipelines.monitoring.column_drift import (
+    DELIVERIES,
+    FIRST_DELIVERY,
+    ColumnComparison,
+    compare_column,
+    judge_drift,
+    judge_nulls,
+    without_rare,
+)
 from pipelines.monitoring.column_profiles import not_profiled, profile_streams
 from pipelines.monitoring.data_checks import judge_freshness, judge_open_files, judge_quality, judge_schema
 from pipelines.monitoring.deliveries import (
@@ -36,6 +44,7 @@ from pipelines.monitoring.monitor_reports import (
     VolumePoint,
     write_report,
 )
+from pipelines.monitoring.profile_counter import ColumnProfile
 from pipelines.monitoring.report_page import render_page
 from pipelines.monitoring.spark_profiles import profile_on_spark
 from pipelines.monitoring.volume import forecast_volume, judge_volume, volume_bounds
@@ -105,7 +114,7 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
         *judge_quality(checked, checked_before, settings.minimum_rows),
         *waiting,
         *judge_nulls(comparisons, settings),
-        *judge_drift(comparisons, settings),
+        *judge_drift(comparisons, settings, DELIVERIES if before else FIRST_DELIVERY),
     )
     forecast = forecast_volume(history, seasonal=series.seasonal)
     low, high = volume_bounds(forecast) if forecast is not None else (None, None)
@@ -168,7 +177,23 @@ def _compare_columns(
             reference, current = profile_on_spark(spark, columns, *both)
     else:
         reference, current = profile_streams(columns, stream_rows(table, old, names), stream_rows(table, new, names))
-    return [compare_column(name, reference[name], current[name]) for name in names]
+    rows_without = {
+        name: sum(
+            task.file.record_count
+            for delivery in before
+            if name not in delivery.columns
+            for snapshot in delivery.snapshots
+            for task in files.get(snapshot, ())
+        )
+        for name in names
+    }
+    return [compare_column(name, _without_rows(reference[name], rows_without[name]), current[name]) for name in names]
+
+
+def _without_rows(profile: ColumnProfile, rows: int) -> ColumnProfile:
+    """Leave out rows from before the column: they were read as rows without a value."""
+    absent = min(rows, profile.nulls)
+    return replace(profile, rows=profile.rows - absent, nulls=profile.nulls - absent)
 
 
 def shown_comparison(comparison: ColumnComparison, column: Column, settings: DataMonitorSettings) -> ColumnComparison:

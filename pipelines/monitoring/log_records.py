@@ -11,6 +11,7 @@ that a Parquet file of the same hour names, so each record counts once while obj
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ HEAD = (
 _NAME = re.compile(r"([0-9a-f]{64})-(\d{5,9})\.parquet")
 _ARROW: dict[str, pa.DataType] = {"BOOL": pa.bool_(), "BYTES": pa.string()}
 _INTEGERS = ("INT32", "INT64")
+_EXPONENT = re.compile(rb"[0-9][eE][+]?[0-9]{3}")
+"""Occurs in every number that Arrow refuses, and by chance in ids."""
 
 
 class ParquetPart(NamedTuple):
@@ -100,6 +103,10 @@ def _rows_of(datatype: str, *, whole: bool) -> pa.DataType:
 def parse_lines(content: bytes, form: pa.Schema, *, only: bool = False) -> pa.Table:
     """Parse lines of the log.
 
+    Numbers of a request of one row are in the log as the client wrote them. Arrow refuses some that JSON allows, such
+    as `0E400`. Lines that it cannot parse are tried again with such numbers in plain form. Otherwise one request could
+    make thousands of records slow to read and impossible to compact.
+
     Args:
         content: the lines.
         form: the columns.
@@ -108,6 +115,30 @@ def parse_lines(content: bytes, form: pa.Schema, *, only: bool = False) -> pa.Ta
     Raises:
         pa.ArrowInvalid, pa.ArrowNotImplementedError: a line does not fit.
     """
+    try:
+        return _parse(content, form, only=only)
+    except pa.ArrowInvalid:
+        plain = with_plain_numbers(content)
+        if plain == content:
+            raise
+        return _parse(plain, form, only=only)
+
+
+def with_plain_numbers(content: bytes) -> bytes:
+    """Return lines with numbers as Python writes them; lines that are not JSON stay as they are."""
+    return b"".join(map(_with_plain_numbers, content.splitlines(keepends=True)))
+
+
+def _with_plain_numbers(line: bytes) -> bytes:
+    if not _EXPONENT.search(line):
+        return line
+    try:
+        return json.dumps(json.loads(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except (ValueError, RecursionError):
+        return line
+
+
+def _parse(content: bytes, form: pa.Schema, *, only: bool) -> pa.Table:
     return pj.read_json(
         io.BytesIO(content),
         read_options=pj.ReadOptions(use_threads=False, block_size=max(len(content), 1)),

@@ -150,7 +150,7 @@ def judge_latency(
     """
     requests = sum(buckets)
     if requests < minimum_rows:
-        reason = f"{requests:,} of at least {minimum_rows:,} requests whose latency was recorded"
+        reason = f"{requests:,} of at least {minimum_rows:,} requests with a latency, golden ones included"
         return MonitorFinding(check="latency", verdict="unknown", rows=requests, reason=reason)
     slow = sum(number for lower, number in zip((0.0, *bounds), buckets, strict=True) if lower * 1000 >= budget_ms)
     share, low = slow / requests, _at_least(slow, requests)
@@ -185,7 +185,8 @@ def judge_served_bundle(live: str, since: datetime, recent: Mapping[str, int], n
     """
     total, others = sum(recent.values()), {each: n for each, n in recent.items() if each != live and n}
     if not total:
-        return MonitorFinding(check="served-bundle", verdict="unknown", reason=f"no requests since {since:%H:%M} UTC")
+        reason = f"no requests; they are counted from {since:%Y-%m-%d %H:%M} UTC on, after the pods have changed"
+        return MonitorFinding(check="served-bundle", verdict="unknown", reason=reason)
     share = sum(others.values()) / total
     named = ", ".join(f"{each.removeprefix('sha256:')[:12]} {number:,}" for each, number in sorted(others.items()))
     if not others:

@@ -17,6 +17,7 @@ from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.inference_logging import sampling_key
 from pipelines.declarations.model import Model
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.monitoring.baseline_drift import FEATURES, OUTPUTS, BaselineCounter, judge_outside
@@ -74,6 +75,7 @@ class LiveBundle:
         digest: id of the bundle.
         since: when it went live.
         schema, baseline, evaluation: its files.
+        sampling_key: key by which its servers choose the requests that they log.
     """
 
     digest: str
@@ -81,6 +83,7 @@ class LiveBundle:
     schema: RequestSchema
     baseline: Baseline
     evaluation: Evaluation
+    sampling_key: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,15 @@ def find_live(descriptor: EnvironmentDescriptor, model: str) -> LiveBundle | Non
     entry = Ledger(descriptor, model).went_live()
     if entry is None or entry.event.live is None:
         return None
-    files = fetch(descriptor, model, entry.event.live, ("schema.json", "baseline.json", "evaluation.json")).files
+    found = fetch(descriptor, model, entry.event.live, ("schema.json", "baseline.json", "evaluation.json"))
+    files = found.files
     return LiveBundle(
         entry.event.live,
         entry.event.at,
         parse(files["schema.json"], RequestSchema, Path("schema.json")),
         parse(files["baseline.json"], Baseline, Path("baseline.json")),
         parse(files["evaluation.json"], Evaluation, Path("evaluation.json")),
+        sampling_key(found.manifest),
     )
 
 
@@ -171,7 +176,8 @@ def examine_model(
         return ModelMonitorReport(**facts, requests=0, verdict="unknown", findings=(none,))
     edges = window_edges(settings, now)
     labels = _labels(descriptor, model, live, edges[0], now + CLOCKS)
-    join = LabelJoin(labels, model.protected, by_row=settings.labels is not None and settings.labels.row is not None)
+    by_row = settings.labels is not None and settings.labels.row is not None
+    join = LabelJoin(labels, model.protected, by_row=by_row, sampling_key=live.sampling_key)
     window, row_counts = _read_log(descriptor, model, live, edges, start, now, join)
     labelled, counts = join.result()
     metrics = measured_metrics(bounds_of(model.task, model.gates, settings, live.evaluation))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.monitoring.column_drift import ColumnComparison
 from pipelines.monitoring.monitor_findings import Figure, MonitorFinding, MonitorVerdict
 
@@ -26,8 +27,8 @@ class AccuracyWindow(Declaration):
         value, low, high: the metric and its 95 % interval; None if undefined.
     """
 
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Timestamp
+    end: Timestamp
     metric: str
     rows: Count
     labelled: Count
@@ -120,9 +121,9 @@ class ModelMonitorReport(Declaration):
     model: str
     environment: str
     bundle: Digest | None
-    time: AwareDatetime
-    window_start: AwareDatetime
-    window_end: AwareDatetime
+    time: Timestamp
+    window_start: Timestamp
+    window_end: Timestamp
     requests: Count
     rows: Count = 0
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0

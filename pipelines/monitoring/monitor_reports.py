@@ -13,12 +13,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pipelines.data.glue_client import s3
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.monitoring.column_drift import ColumnComparison
 from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
@@ -57,7 +58,7 @@ class ExaminedDelivery(Declaration):
         reference_deliveries, reference_rows: what it was compared with.
     """
 
-    committed: AwareDatetime
+    committed: Timestamp
     batches: Count
     rows: Count
     reference_deliveries: Count
@@ -85,7 +86,7 @@ class DataMonitorReport(Declaration):
     environment: str
     dataset: str
     contract: str
-    created: AwareDatetime
+    created: Timestamp
     snapshot: str | None
     verdict: MonitorVerdict
     delivery: ExaminedDelivery | None = None

@@ -18,6 +18,7 @@ from pipelines.declarations.inference_logging import is_sampled
 from pipelines.declarations.model_monitoring import LabelSource
 from pipelines.monitoring.model_report import LabelCounts
 from pipelines.monitoring.request_log import LoggedRows
+from pipelines.serving.protocol import LONGEST_ID
 
 Numbers = NDArray[np.float64]
 LabelKey = tuple[str, int]
@@ -78,12 +79,14 @@ def read_labels(
         since: start of the oldest window.
 
     Returns:
-        Columns `id`, `row`, `label`, `time` and the attributes; `row` is 0 and `time` is null if there is none.
+        Columns `id`, `row`, `label`, `time` and the attributes; `row` is 0 and `time` is null if there is none. Texts
+        that are longer than the id of a request can be are null.
 
     Raises:
         MlopsError: the table or one of its columns does not exist, or AWS denied a request.
     """
     from pipelines.data.catalog import open_table
+    from pipelines.data.row_streams import stream_rows
     from pipelines.declarations.errors import MlopsError
 
     table = open_table(descriptor, source.dataset)
@@ -104,12 +107,27 @@ def read_labels(
     if kind.startswith("timestamp"):
         text = since.isoformat(timespec="microseconds")
         newer = f"{source.time} >= '{text if kind == 'timestamptz' else text[:-6]}'"
-    found = table.scan(row_filter=newer, selected_fields=tuple(chosen)).to_arrow()
+    schema, batches = stream_rows(table, table.scan(row_filter=newer, selected_fields=tuple(chosen)))
+    found = pa.Table.from_batches(map(_without_long_texts, batches), schema)
     empty = pa.nulls(found.num_rows)
     columns = {name: found[column] if column is not None else empty for name, column in named.items()}
     if source.row is None:
         columns["row"] = pa.array(np.zeros(found.num_rows, dtype=np.int64))
     return pa.table({**columns, **{name: found[name] for name in extra if name not in columns}})
+
+
+def _without_long_texts(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Replace texts by null that no request, class or group has. A small file can hold gigabytes of them."""
+    import pyarrow.compute as pc
+
+    def short(column: pa.Array) -> pa.Array:
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return column
+        place = pa.array(np.arange(len(column)))
+        is_short = pc.less_equal(pc.utf8_length(column), LONGEST_ID)
+        return column.take(pc.if_else(is_short, place, pa.scalar(None, place.type)))  # copies those texts only
+
+    return pa.RecordBatch.from_arrays([short(column) for column in rows.columns], schema=rows.schema)
 
 
 def resolve_labels(
@@ -202,13 +220,15 @@ class LabelJoin:
         labels: the labels.
         attributes: protected attributes that are features of the model, or columns of the labels.
         by_row: True if labels name the row of a request; else only requests of one row get one.
+        sampling_key: key by which the server chose the requests that it logged.
 
     Attributes:
         sample: share of the requests that the log holds. Labels of the others are not unknown.
     """
 
-    def __init__(self, labels: Labels, attributes: Sequence[str], *, by_row: bool) -> None:
+    def __init__(self, labels: Labels, attributes: Sequence[str], *, by_row: bool, sampling_key: bytes) -> None:
         self._labels, self._attributes, self._by_row = labels, attributes, by_row
+        self._sampling_key = sampling_key
         self.sample = 1.0
         self._ids = pa.array(sorted({id_ for id_, _ in labels.values}), pa.string())
         self._times: dict[LabelKey, int] = {}
@@ -246,7 +266,8 @@ class LabelJoin:
         keys = sorted((key for key in self._found if key[0] not in ambiguous), key=lambda key: (self._times[key], key))
         seen = {id_ for id_, _ in self._times}
         missing = (key[0] for key in self._labels.values if key not in self._times and key[0] not in seen)
-        unknown = sum(1 for id_ in missing if self.sample >= 1 or is_sampled(_as_json(id_), self.sample))
+        key = self._sampling_key
+        unknown = sum(1 for id_ in missing if self.sample >= 1 or is_sampled(_as_json(id_), self.sample, key))
         counts = self._labels.counts.model_copy(
             update={"joined": len(keys), "unknown": unknown, "ambiguous": len(ambiguous)}
         )

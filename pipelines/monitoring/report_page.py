@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines.declarations.plurals import counted
-from pipelines.monitoring.column_drift import ColumnComparison
 from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, alike, in_order
-from pipelines.monitoring.monitor_reports import DataMonitorReport
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
+
+if TYPE_CHECKING:
+    from pipelines.monitoring.column_drift import ColumnComparison
+    from pipelines.monitoring.monitor_reports import DataMonitorReport
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--card:#f6f7f9;--text:#1b1f24;--soft:#57606a;--line:#d8dee4;--old:#8c959f;
@@ -46,13 +49,15 @@ svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line);stroke-width:1
 .old{fill:var(--old)}.new{fill:var(--new)}.hit{fill:transparent}
 .span{stroke-width:2}.span.new{stroke:var(--new)}.span.old{stroke:var(--old)}
 .band{fill:none;stroke:var(--band);stroke-width:1.5;stroke-dasharray:4 3}
+.run{fill:none;stroke:var(--old);opacity:.4}.run.best{stroke:var(--new);opacity:.9;stroke-width:1.5}
+.run:hover{stroke:var(--alarm);opacity:1;stroke-width:3}
 .key{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.88rem;color:var(--soft)}
 .key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
 .scroll>svg{min-width:640px}
 @media(max-width:720px){thead{display:none}
 tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:10px 0;border-bottom:1px solid var(--line)}
 td,td.n{border:0;padding:0;text-align:left}td.n:empty{display:none}
-td.n::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-basis:100%}}
+td[data-label]::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-basis:100%}}
 summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--new);outline-offset:2px}
 """
 

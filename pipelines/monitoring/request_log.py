@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,6 +33,9 @@ LARGEST_OBJECT = 256 << 20
 """Size limit of an object of the log, in bytes."""
 
 LARGEST_COUNT = 64 << 10
+
+ROWS_AT_ONCE = 16_384
+"""Rows that are counted together, if the log's objects have fewer."""
 
 _THREADS = 2
 _AHEAD = 4
@@ -119,6 +122,9 @@ class RequestLog:
         Raises:
             AccessDeniedError: the log cannot be read.
         """
+        return _larger(self._read(start, end, totals, live_since))
+
+    def _read(self, start: datetime, end: datetime, totals: LogTotals, live_since: datetime) -> Iterator[LoggedRows]:
         low, high = milliseconds(start), milliseconds(end)
         for table, unreadable in self._tables(start, end):
             totals.unreadable += unreadable
@@ -134,7 +140,9 @@ class RequestLog:
             answered = pc.and_(pc.equal(table["bundle"], self._bundle), pc.is_valid(table["outputs"].combine_chunks()))
             keep = pc.and_(answered, pc.greater(table["rows"], 0))
             chosen = np.asarray(keep.to_numpy(zero_copy_only=False) if isinstance(keep, pa.Array) else keep, dtype=bool)
-            if chosen.any():
+            if chosen.all():
+                yield self._rows(table, times, totals)
+            elif chosen.any():
                 yield self._rows(table.filter(pa.array(chosen)), times[chosen], totals)
 
     def _count(self, table: pa.Table, times: NDArray[np.int64], totals: LogTotals, since: int) -> None:
@@ -159,15 +167,13 @@ class RequestLog:
         inputs = table["inputs"].combine_chunks()
         for tensor in self._schema.inputs:
             lists, width = inputs.field(tensor.name), len(tensor.columns)
-            flat = lists.flatten().flatten()
+            by_column = _split(lists.flatten().flatten(), width)
             for index, column in enumerate(tensor.columns):
                 values: pa.Array | None = None
                 if column.name in withheld:
                     values = _groups(table, column.name, is_text=tensor.datatype == "BYTES")
                 elif not lists.null_count:
-                    values = flat[index::width] if width == 1 else flat.take(
-                        pa.array(np.arange(index, len(flat), width))
-                    )  # fmt: skip
+                    values = by_column(index)
                 if values is None:
                     totals.withheld.add(column.name)
                 else:
@@ -238,7 +244,7 @@ class RequestLog:
                 if record["bundle"] != self._bundle:
                     line = json.dumps({name: record[name] for name in _KEPT if name in record}).encode()
                 kept.append(self._parse(line + b"\n"))
-            except (ValueError, KeyError, TypeError, pa.ArrowNotImplementedError):
+            except (ValueError, KeyError, TypeError, RecursionError, pa.ArrowNotImplementedError):
                 unreadable += 1
         return (pa.concat_tables(kept).combine_chunks() if kept else self._form.empty_table()), unreadable
 
@@ -274,6 +280,48 @@ def _groups(table: pa.Table, name: str, *, is_text: bool) -> pa.Array | None:
     names = lists.flatten()
     values = pc.if_else(pc.equal(names, NULL_GROUP), pa.scalar(None, pa.string()), names)
     return values if is_text else values.cast(pa.float64())
+
+
+def _split(flat: pa.Array, width: int) -> Callable[[int], pa.Array]:
+    """Return a function that finds a column of values which come row by row.
+
+    Args:
+        flat: the values.
+        width: number of columns.
+    """
+    if width == 1:
+        return lambda _: flat
+    if pa.types.is_float64(flat.type) and not flat.null_count and len(flat) % width == 0:
+        columns = np.ascontiguousarray(flat.to_numpy().reshape(-1, width).T)  # a tenth of the time of `take`
+        return lambda index: pa.array(columns[index])
+    return lambda index: flat.take(pa.array(np.arange(index, len(flat), width)))
+
+
+def _larger(parts: Iterable[LoggedRows]) -> Iterator[LoggedRows]:
+    """Join small parts of the log that have the same features: a part takes time that does not depend on its size."""
+    waiting: list[LoggedRows] = []
+    for part in parts:
+        if waiting and waiting[0].features.schema != part.features.schema:
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(part)
+        if sum(len(each.times) for each in waiting) >= ROWS_AT_ONCE:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: Sequence[LoggedRows]) -> LoggedRows:
+    if len(parts) == 1:
+        return parts[0]
+    return LoggedRows(
+        ids=pa.concat_arrays([each.ids for each in parts]),
+        times=np.concatenate([each.times for each in parts]),
+        numbers=np.concatenate([each.numbers for each in parts]),
+        features=pa.concat_batches([each.features for each in parts]),
+        predicted=np.concatenate([each.predicted for each in parts]),
+    )
 
 
 def _matrix(lists: pa.Array, rows: int) -> Numbers:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pipelines.declarations.alarm_events import ALARM_EVENT
 from pipelines.declarations.digests import Digest, digest_of_value
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.model_responses import ActiveResponse, ModelResponses
 from pipelines.declarations.names import Name, model_monitor_name
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.monitoring.alarm import LONGEST_REASON, Alarm, AlarmId
 from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks
 from pipelines.registry.ledger import words
@@ -60,8 +61,8 @@ class ResponseDecision(Declaration):
     response: ActiveResponse
     checks: Annotated[tuple[CheckKind, ...], Field(min_length=1)]
     reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON)]
-    decided: AwareDatetime
-    window_end: AwareDatetime
+    decided: Timestamp
+    window_end: Timestamp
     report: str = ""
 
     def alarm(self) -> Alarm:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipelines.monitoring.column_drift import ShareBar
-from pipelines.monitoring.monitor_reports import VolumePoint
+if TYPE_CHECKING:
+    from pipelines.monitoring.column_drift import ShareBar
+    from pipelines.monitoring.monitor_reports import VolumePoint
 
 WIDTH, HEIGHT = 360, 150
 WIDE = 960
@@ -138,6 +140,38 @@ def interval_plot(
         if len(points) > 1:
             last = html.escape(points[-1][0])
             parts.append(f'<text x="{WIDE - 6}" y="{height - 6}" text-anchor="end">{last}</text>')
+    return _svg(WIDE, height, title, parts)
+
+
+def parallel_plot(
+    axes: Sequence[tuple[str, str, str]], lines: Sequence[tuple[str, Sequence[float | None], bool]], title: str
+) -> str:
+    """Draw parallel coordinates: an upright axis for each figure, and a line for each thing that has the figures.
+
+    Args:
+        axes: name, and the texts at the bottom and the top.
+        lines: label; place on each axis, from 0 at the bottom to 1, None for a gap; and True to draw it strongly.
+        title: what the plot shows, for people who cannot see it.
+    """
+    height, top, side = 320, 40, 70
+    bottom = height - _BOTTOM
+    step = (WIDE - 2 * side) / max(len(axes) - 1, 1)
+    xs = [_number(side + at * step) for at in range(len(axes))]
+    parts = []
+    for label, places, strong in sorted(lines, key=lambda line: line[2]):  # the strong ones on top
+        path, gap = "", True
+        for x, place in zip(xs, places, strict=True):
+            if place is not None:
+                path += f"{'M' if gap else 'L'}{x} {_number(bottom - (bottom - top) * place)}"
+            gap = place is None
+        name = "run best" if strong else "run"
+        parts.append(f'<path class="{name}" d="{path}"><title>{html.escape(label)}</title></path>')
+    for at, (name, low, high) in enumerate(axes):
+        middle = f'x="{xs[at]}" text-anchor="middle"'
+        parts.append(f'<line class="grid" x1="{xs[at]}" x2="{xs[at]}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text {middle} y="14">{html.escape(_short(name, int(step / 6.5)))}</text>')
+        parts.append(f'<text {middle} y="30">{html.escape(_short(high, int(step / 7)))}</text>')
+        parts.append(f'<text {middle} y="{height - 6}">{html.escape(_short(low, int(step / 7)))}</text>')
     return _svg(WIDE, height, title, parts)
 
 

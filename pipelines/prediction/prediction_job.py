@@ -45,7 +45,12 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import prediction_job_name, predictions_name
 from pipelines.declarations.plurals import counted
-from pipelines.declarations.predictions_contract import PREDICTION_COLUMN, copied_columns, predictions_contract
+from pipelines.declarations.predictions_contract import (
+    BATCH_DIGITS,
+    PREDICTION_COLUMN,
+    copied_columns,
+    predictions_contract,
+)
 from pipelines.declarations.project import Project
 from pipelines.prediction.prediction_inputs import (
     RefusedInputError,
@@ -162,6 +167,10 @@ class _Prediction:
             for name, column in contract.columns.items()
             if is_personal(column)
         }
+        # What was personal when the bundle was trained stays so, also if the contract has forgotten it.
+        self._personal |= {
+            column.name for tensor in self._scorer.schema.inputs for column in tensor.columns if column.personal
+        }
         classes = parse(bundle.files["evaluation.json"], Evaluation, Path("evaluation.json")).classes
         self._probabilities = probability_columns(self._scorer.schema.outputs, classes)
         self.contract = with_probabilities(predictions_contract(model, source), self._probabilities)
@@ -204,7 +213,7 @@ class _Prediction:
         wanted = self.contract.columns
         whole = schema_to_pyarrow(table.schema(), include_field_ids=False)
         schema = pa.schema([field for field in whole if field.name in wanted])
-        short = self._batch.removeprefix("sha256:")[:12]
+        short = self._batch.removeprefix("sha256:")[: BATCH_DIGITS[0]]
         writer = PredictionWriter(
             self._given.name,
             self._scorer,
@@ -272,8 +281,8 @@ def _open(
         store.download(descriptor.landing_bucket, key, path, client=s3(descriptor))
         if (found := digest_of_file(path)) != request.file.digest:
             raise RefusedInputError(
-                f"{name} was replaced after the request: expected {request.file.digest}, found {found}",
-                fix="run the command again",
+                f"s3://{descriptor.landing_bucket}/{key}: expected {request.file.digest}, found {found}",
+                fix="rename the file, and run the command again: another file has this key",
             )
         schema, rows = open_file(name, path)
         data = landing_data(descriptor, key, version=request.file.digest, rows=rows, columns=_types_of(schema))

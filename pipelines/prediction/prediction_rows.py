@@ -13,6 +13,7 @@ from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.predictions_contract import (
     BATCH_COLUMN,
     BUNDLE_COLUMN,
+    LONGEST_NAME,
     PREDICTION_COLUMN,
     PROBABILITY,
     REFUSED_COLUMN,
@@ -24,10 +25,8 @@ from pipelines.serving.row_scoring import RowScorer, ScoredRows
 LONGEST_REASON = 500
 """Size limit of the reason of a refused row, in characters."""
 
-LONGEST_NAME = 63
-"""Size limit of the name of a column."""
-
 UNDEFINED = "the model has no finite answer"
+FAILED = "the model fails"
 
 _LABEL, _PROBABILITIES = "label", "probabilities"
 
@@ -70,8 +69,15 @@ def probability_columns(outputs: Sequence[TensorSpec], classes: Sequence[str | i
 def with_probabilities(contract: Contract, columns: Sequence[str]) -> Contract:
     """Return the contract of predictions with the columns of the probabilities of classes."""
     known = contract.columns
+    prediction = known[PREDICTION_COLUMN]
     added = tuple(
-        Column(name=name, logicalType="number", description=f"Probability of {name.removeprefix(PROBABILITY)}.")
+        Column(
+            name=name,
+            logicalType="number",
+            description=f"Probability of {name.removeprefix(PROBABILITY)}.",
+            classification=prediction.classification,
+            tags=prediction.tags,
+        )
         for name in columns
         if name not in known
     )
@@ -112,7 +118,7 @@ class PredictionWriter:
         self._schema = schema
         self._copied = copied
         self._probabilities = probabilities
-        self._personal = personal
+        self._personal = frozenset(personal)
         self._batch = batch
         self._bundle = bundle
         self.counts = Counts()
@@ -127,6 +133,8 @@ class PredictionWriter:
             return self._predict(part)
         except (pa.ArrowException, UnicodeDecodeError) as error:
             found = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            if self._personal.intersection(self._copied):  # the error quotes a value
+                found = type(error).__name__
             raise RefusedInputError(
                 f"{self._name} cannot be predicted: rows from {self.counts.rows + 1} on: expected values that can be "
                 f"read and stored, found: {found}",
@@ -183,9 +191,10 @@ class PredictionWriter:
             self.counts.reasons[what] += 1
             found = "" if each.column in self._personal else f", found {each.found}"
             reasons.setdefault(each.row, []).append(what + found)
-        for row in scored.undefined:
-            self.counts.reasons[UNDEFINED] += 1
-            reasons[row] = [UNDEFINED]
+        for why, rows in ((UNDEFINED, scored.undefined), (FAILED, scored.failed)):
+            for row in rows:
+                self.counts.reasons[why] += 1
+                reasons[row] = [why]
         return {row: _shortened("; ".join(listed)) for row, listed in reasons.items()}
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
-from pipelines.promotion.disagreement import SYNC, explain_attempt, explain_bundle, explain_drift, until_live
+from pipelines.promotion.disagreement import (
+    SYNC,
+    explain_attempt,
+    explain_bundle,
+    explain_drift,
+    explain_unrecorded,
+    until_live,
+)
 from pipelines.promotion.pod_endpoints import running_bundles
 from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.ledger_witnesses import check_ledger
@@ -63,6 +70,9 @@ def audit(target: Target, environment: str, log: Log) -> bool:
             why, do = explain_bundle(ledgers.get(model, ()), model, environment, wanted, served)
             found = f"git names {wanted or 'no bundle'}, but {environment} serves {served}"
             differences.append(f"{model}: {found}; {why}; fix: {do}")
+        elif model in ledgers and (why := explain_unrecorded(ledgers[model], served)):
+            do = f"run the workflow deploy for {environment}"
+            differences.append(f"{model}: {environment} serves {served}, as in git, but {why}; fix: {do}")
         else:
             log(f"{model}: serves {served}, as in git")
     if differences:

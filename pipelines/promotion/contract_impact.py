@@ -193,7 +193,7 @@ def impact_lines(impact: ContractImpact) -> list[str]:
         lines.append(f"  {difference}")
         if not (difference.breaks_consumers or difference.breaks_producers):
             continue
-        if difference.final:
+        if difference.final and impact.after is not None:
             lines.append("      no version allows it: the table cannot make the change")
         for model in impact.readers.get(difference.column, ()):
             environments = impact.released.get(model, ())
@@ -210,13 +210,15 @@ def impact_lines(impact: ContractImpact) -> list[str]:
 
 def requirement(impact: ContractImpact) -> str:
     """Return which version the differences require, and whether the contract has it; "" without differences."""
-    if impact.required is not None:
-        verdict = "announced" if impact.announced else "not announced, refused" if impact.refused else "not announced"
-        return f"requires version {impact.required} or later ({impact.level}): {verdict}"
-    if not impact.differences:
-        return ""
     if impact.after is None:
         return "requires the status deprecated first: " + ("it is not, refused" if impact.refused else "it was")
+    if impact.required is not None:
+        text = f"requires version {impact.required} or later ({impact.level})"
+        if impact.announced:
+            return f"{text}: announced"
+        return f"{text}: not announced{', refused' if impact.refused else ''}; set version: {impact.required}"
+    if not impact.differences:
+        return ""
     return "requires no version: the contract was a draft, which binds nobody"
 
 

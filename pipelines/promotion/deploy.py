@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-from pipelines.cluster.canary_logs import why_inconclusive
+from pipelines.cluster.canary_logs import reason_of_check
 from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
+from pipelines.cluster.pod_logs import WORKLOAD
+from pipelines.cluster.rollout_pods import why_not_ready
 from pipelines.cluster.rollouts import (
+    FailedRolloutError,
     InconclusiveCanaryError,
     OvertakenError,
     RolloutState,
@@ -24,6 +27,7 @@ from pipelines.cluster.rollouts import (
 from pipelines.data.lineage import bundle_data, endpoint_data, lineage
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import serving_name
 from pipelines.declarations.release import Release
 from pipelines.github import pull_requests
 from pipelines.github.gh import Gh
@@ -31,6 +35,7 @@ from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
+from pipelines.promotion.disagreement import SYNC
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.pinning import admit_pins, record_pins
 from pipelines.promotion.replicate import replicate
@@ -294,12 +299,13 @@ def follow_rollout(
     Raises:
         OvertakenError: another command changed the bundle.
         InconclusiveCanaryError: a canary check had no verdict.
-        MlopsError: the rollout failed, or did not end in time.
+        FailedRolloutError: the rollout failed.
+        MlopsError: the rollout did not end in time.
     """
     config, serving = target.project.stack(environment).config.environment, target.project.model(model).serving
     namespace = config.namespace
     pauses = config.canary.on_inconclusive == "pause"
-    longest = sum(step.pause_seconds + (serving.canary.wait_seconds if pauses else 0) for step in serving.rollout)
+    longest = sum(seconds + (serving.canary.wait_seconds if pauses else 0) for seconds in serving.check_seconds)
     on_change = partial(_log_state, model, log)
     if check_canary_again(namespace, model, bundle):
         log(f"rollout {model}: the canary is checked again")
@@ -313,8 +319,17 @@ def follow_rollout(
             check=check,
         )
     except InconclusiveCanaryError as error:
-        why = why_inconclusive(namespace, model)
+        why = reason_of_check(namespace, model, bundle, "inconclusive")
         raise InconclusiveCanaryError(error.what + (f": {why}" if why else ""), fix=error.fix) from None
+    except FailedRolloutError as error:
+        why = reason_of_check(namespace, model, bundle, "failed")
+        found = f"the canary check says: {why}" if why else why_not_ready(namespace, model, bundle)
+        look = f"kubectl -n {namespace} describe pods -l {WORKLOAD}={serving_name(model)}"
+        agree = f"release another bundle, or propose what is live ({SYNC})"
+        raise FailedRolloutError(
+            error.what + (f"; {found}" if found else ""),
+            fix=agree if why else f"see why the pods are not ready: {look}. Then deploy again, or {agree}",
+        ) from None
 
 
 def _log_state(model: str, log: Log, state: RolloutState) -> None:

@@ -47,6 +47,21 @@ def explain_attempt(entries: Iterable[Entry], bundle: str) -> str:
     return ""
 
 
+def explain_unrecorded(entries: Iterable[Entry], bundle: str) -> str:
+    """Return why the ledger does not record a bundle as live that git names and the endpoint serves; empty if it does.
+
+    Args:
+        entries: the ledger, newest entry first.
+        bundle: digest of the bundle.
+    """
+    read = list(until_live(entries))
+    live = read[0].event.live if read else None
+    if live == bundle:
+        return ""
+    why = explain_attempt(read, bundle) or "no deployment of it is recorded"
+    return f"the ledger records {live or 'no bundle'} as live; {why}"
+
+
 def explain_drift(entries: Iterable[Entry], model: str) -> str:
     """Return why the state of a model's Rollout may differ from the cluster; empty if the ledger gives no reason.
 

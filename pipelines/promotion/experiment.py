@@ -13,6 +13,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model, Threshold
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
+from pipelines.declarations.run_facts import RunFacts, facts_of_run
 from pipelines.promotion.facts import Facts, Policy, TrialResult
 from pipelines.promotion.verdict import Verdict
 
@@ -29,13 +30,17 @@ class Experiment:
 
     Attributes:
         model: the declaration.
+        facts: what it was made from, and how its model did.
         evaluation: metrics on the holdout.
         verdicts: verdicts of `GATES`, in this order.
+        leaked: a line for each of the first rows of the holdout that equal a training row.
     """
 
     model: Model
+    facts: RunFacts
     evaluation: Evaluation
     verdicts: tuple[Verdict, ...]
+    leaked: tuple[str, ...] = ()
 
 
 def run_experiment(
@@ -55,9 +60,11 @@ def run_experiment(
     """
     from pipelines.data.row_digest import digest_of_rows
     from pipelines.promotion.trial import try_bundle
-    from pipelines.training.training_run import make_bundle
+    from pipelines.training.leaked_rows import describe_leaked
+    from pipelines.training.training_run import make_bundle, utc_timestamp
     from pipelines.training.unconfined import train_unconfined
 
+    started = utc_timestamp()
     model = project.model(model_name)
     contract = project.contract(model.contract)
     known = version or DatasetVersion(
@@ -70,7 +77,9 @@ def run_experiment(
     no_image = digest_of_bytes(b"")  # the manifest is not kept
     manifest, files = make_bundle(project, model, contract, rows, known, no_image, say, train_unconfined)
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
-    return Experiment(model, evaluation, judge_experiment(model, evaluation, try_bundle(project, manifest, files)))
+    facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
+    verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))
+    return Experiment(model, facts, evaluation, verdicts, tuple(describe_leaked(model, contract, rows)))
 
 
 def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -> tuple[Verdict, ...]:
@@ -112,6 +121,8 @@ def describe_experiment(found: Experiment) -> list[str]:
         lines.append(f"{verdict.gate:<12} {verdict.outcome:<13} {verdict.figure} ({verdict.threshold})")
         if verdict.fix:
             lines.append(f"{'':<12} {verdict.why}")
+            if verdict.gate == "leakage":
+                lines += [f"{'':<12}   {row}" for row in found.leaked]
             lines.append(f"{'':<12} fix: {verdict.fix}")
     return lines
 

@@ -50,4 +50,4 @@ def judge_change(target: Target, base: str, number: int | None, log: Log) -> Non
         own = [change for change in pins if change.environment == environment]
         refused += judge_pins(target, git, descriptors, environment, own, number, log)
     if refused:
-        raise MlopsError("refused by " + "; ".join(refused))
+        raise MlopsError("refused: " + "; ".join(refused))

@@ -15,11 +15,11 @@ from pipelines.monitoring.alarm import Alarm, read_declared_alarm
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
-from pipelines.promotion.response_plan import AlarmFacts, reason_to_ask, reason_to_ignore
+from pipelines.promotion.response_plan import AlarmFacts, handled_before, reason_to_ask, reason_to_ignore
 from pipelines.promotion.rollback import KnownTraffic, roll_back
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry.ledger import new_attempt, words
-from pipelines.registry.response_outcomes import ResponseOutcome, find_outcome, read_outcomes, write_outcome
+from pipelines.registry.response_outcomes import ResponseOutcome, find_outcomes, read_outcomes, write_outcome
 from pipelines.targets import Target
 
 ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
@@ -77,7 +77,8 @@ def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: A
         MlopsError: the registry, the cluster or the origin cannot be read.
     """
     now = datetime.now(UTC)
-    handled = find_outcome(descriptor, alarm.model, alarm.id) if alarm.id is not None else None
+    outcomes = find_outcomes(descriptor, alarm.model, alarm.id) if alarm.id is not None else []
+    handled = handled_before(alarm, outcomes)
     if handled is not None:
         return AlarmFacts(frozenset(), handled, (), now)
     is_about_traffic = alarm.bundle is not None or alarm.wanted == "roll-back"

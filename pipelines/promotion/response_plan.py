@@ -31,6 +31,23 @@ class AlarmFacts:
     traffic: TrafficFacts | None = None
 
 
+def handled_before(alarm: Alarm, outcomes: Sequence[ResponseOutcome]) -> ResponseOutcome | None:
+    """Return the outcome of the same alarm; None if it is new.
+
+    The id alone does not say so: everyone with write access can send an alarm, and may know the id of the next one.
+    Only an alarm that asked for the same, for the same reason, counts, and only if that was done. All responses may be
+    repeated: a bundle that was left is no longer live, and a training starts a cool-down.
+
+    Args:
+        alarm: the alarm.
+        outcomes: outcomes of alarms with its id.
+    """
+    same = (alarm.wanted, alarm.bundle, words(alarm.reason))
+    return next(
+        (one for one in outcomes if one.outcome == "done" and (one.response, one.bundle, one.reason) == same), None
+    )
+
+
 def reason_to_ignore(alarm: Alarm, facts: AlarmFacts, cool_down_hours: float) -> str:
     """Return why an alarm needs no response; "" if it needs one.
 

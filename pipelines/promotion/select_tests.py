@@ -15,6 +15,9 @@ PROVISIONED = ("tests/infra/test_every_environment.py",)
 PAGES = ("tests/test_docs.py", "tests/pipelines/github/test_settings_page.py")
 """Tests that read the documentation."""
 
+OWNERS = ("tests/pipelines/github/test_release_owners.py", "tests/pipelines/github/test_repository_files.py")
+"""Tests that read the repository's own `CODEOWNERS`."""
+
 _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"data-contracts/.+"), ("tests/models", *PROVISIONED)),
     (re.compile(r"tests/models/.+"), ("tests/models",)),
@@ -24,9 +27,11 @@ _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
             *PROVISIONED,
             "tests/infra/test_policy_sizes.py",
             "tests/pipelines/declarations/test_project.py",
-            "tests/pipelines/github/test_release_owners.py",
+            "tests/pipelines/github/test_alarm_workflow.py",
+            OWNERS[0],
         ),
     ),
+    (re.compile(r"\.github/CODEOWNERS"), OWNERS),
     (re.compile(r"docs/.+|[^/]+\.md"), PAGES),
     (re.compile(r"laptop/docs/.+"), (*PAGES, "laptop/tests/test_delays.py")),
 )

@@ -2,74 +2,103 @@
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import re
-import time
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
-from pipelines.declarations.bundle import Bundle, GoldenPredictions
-from pipelines.declarations.documents import parse
+from pydantic import ValidationError
+
+from pipelines.declarations.bundle import MANIFEST, Bundle
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.facts import TrialResult
+from pipelines.promotion.trial_process import PROCESS_MEMORY, ROUNDS, TrialAnswer
 
-ROUNDS = 3
-"""Number of times that the latency is measured; the best counts, because a busy machine can only add to it."""
+LONGEST_SECONDS = 300
+"""Time limit of a trial."""
 
-TIMED = 100
-"""Number of one-row requests to time in each round."""
-
-WARM_UP = 20
-"""Number of warm-up requests before them."""
+_ENVIRONMENT = {"LANG": "C.UTF-8", "ORT_DISABLE_TELEMETRY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "TZ")
+_SOURCE = Path(__file__).parents[2]
 
 
-def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes], *, rounds: int = ROUNDS) -> TrialResult:
-    """Load a bundle and send it requests. Any failure of the bundle is part of the result, not an exception.
+def try_bundle(
+    project: Project,
+    manifest: Bundle,
+    files: Mapping[str, bytes],
+    *,
+    rounds: int = ROUNDS,
+    seconds: float = LONGEST_SECONDS,
+) -> TrialResult:
+    """Load a bundle and send it requests, in a process with limits and without credentials.
+
+    Any failure of the bundle is part of the result, not an exception.
 
     Args:
         project: the project whose serving requirements pin the runtime.
         manifest, files: the bundle. Verify its evidence first, because its model is loaded here.
         rounds: number of times that the latency is measured; 0 checks the golden predictions only.
+        seconds: time limit.
 
     Raises:
         MlopsError: the pinned serving requirements cannot be read.
     """
-    from pipelines.serving.golden import request_of, row_count, single_rows
-    from pipelines.serving.predictor import Predictor
-    from pipelines.serving.request_error import RequestError
-    from pipelines.serving.runtime import VERSION
-
-    version, pinned = f"onnxruntime {VERSION}", f"onnxruntime {pinned_runtime(project.root)}"
-    rows, problem = 0, ""
-    measured: list[list[float]] = []
-    try:
-        golden = parse(files["golden.json"], GoldenPredictions, Path("golden.json"))
-        predictor = Predictor(manifest, files)
-        predictor.check_golden(golden)
-        rows = row_count(golden)
-        bodies = [json.dumps(request_of(row)).encode() for row in single_rows(golden)]
-        for number in range(WARM_UP if rounds else 0):
-            predictor.answer(bodies[number % rows], b"trial")
-        for _ in range(rounds):
-            measured.append([])
-            for number in range(TIMED):
-                began = time.perf_counter()
-                predictor.answer(bodies[number % rows], b"trial")
-                measured[-1].append((time.perf_counter() - began) * 1000)
-    except (MlopsError, RequestError) as error:
-        problem = error.what if isinstance(error, MlopsError) else f"the model refuses a golden row: {error.message}"
-    except Exception as error:  # onnxruntime's exceptions have no common base class
-        problem = f"{type(error).__name__}: {error}"
+    version = f"onnxruntime {metadata.version('onnxruntime')}"
+    pinned = f"onnxruntime {pinned_runtime(project.root)}"
+    answer = _run(manifest, files, rounds, seconds)
     return TrialResult(
         version=version,
         serving_version=pinned,
-        problem=problem,
-        golden_rows=rows,
-        p99_ms=min((percentile(times, 0.99) for times in measured if times), default=0.0),
-        requests=sum(map(len, measured)),
+        problem=answer.problem,
+        golden_rows=answer.golden_rows,
+        p99_ms=answer.p99_ms,
+        requests=answer.requests,
     )
+
+
+def _run(manifest: Bundle, files: Mapping[str, bytes], rounds: int, seconds: float) -> TrialAnswer:
+    """Run the trial in another process."""
+    with tempfile.TemporaryDirectory(prefix="mlops-trial-") as folder:
+        for name, content in {**files, MANIFEST: manifest.manifest()}.items():
+            Path(folder, name).write_bytes(content)
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        path = os.pathsep.join([str(_SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "pipelines.promotion.trial_process", folder, str(rounds)],
+                cwd=folder,
+                env={**kept, **_ENVIRONMENT, "HOME": folder, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return _failed(f"the model did not answer its golden requests within {seconds:g} s")
+    if done.returncode:
+        return _failed(_why_ended(done.returncode, done.stderr.decode(errors="replace")))
+    try:
+        return TrialAnswer.model_validate_json(done.stdout.splitlines()[-1])
+    except (ValidationError, IndexError):
+        return _failed("the process that loads the model did not print its results")
+
+
+def _failed(problem: str) -> TrialAnswer:
+    return TrialAnswer(problem=problem, golden_rows=0, p99_ms=0.0, requests=0)
+
+
+def _why_ended(status: int, errors: str) -> str:
+    memory = f"it may use {PROCESS_MEMORY >> 30} GiB of memory"
+    if status < 0:
+        return f"the process that loads the model was ended by the signal {signal.Signals(-status).name}; {memory}"
+    last = (errors.strip().splitlines() or [""])[-1]
+    return f"the process that loads the model ended with status {status}: {last[:300]}; {memory}"
 
 
 def pinned_runtime(root: Path) -> str:
@@ -83,9 +112,3 @@ def pinned_runtime(root: Path) -> str:
     if found is None:
         raise MlopsError(f"{path}: expected a pinned onnxruntime, found none", fix="run `make lock`")
     return found[1]
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Return the nearest-rank percentile: the least value that at least `share` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]

@@ -98,7 +98,7 @@ def refuse_untold(model: str, environment: str, live: str | None, *, removed: bo
     raise MlopsError(
         f"models/{model}/releases/{environment}.yaml {what}, but {model} is live in {environment} with {live}: "
         "expected it to be withdrawn",
-        fix=f"withdraw it first, in a pull request of its own: mlops withdraw {model} --env {environment} ({WITHDRAW})",
+        fix=f"withdraw it first, in a separate pull request: mlops withdraw {model} --env {environment} ({WITHDRAW})",
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
 from pipelines.registry.bundles import checked_name, hex_of
 from pipelines.registry.ledger import LONGEST_REASON, Words
@@ -31,7 +32,7 @@ class Quarantined(Declaration):
 
     bundle: Digest
     reason: Annotated[Words, Field(max_length=LONGEST_REASON)]
-    at: AwareDatetime
+    at: Timestamp
 
 
 def quarantine(descriptor: EnvironmentDescriptor, model: str, entry: Quarantined) -> None:

@@ -35,6 +35,9 @@ _VARIABLES = (
 _creating = RLock()
 """Held while a client is created: a session does not allow that in two threads."""
 
+CONNECTIONS = 24
+"""Number of connections to S3 that are kept open, and so of requests at once that need no new connection."""
+
 _OFTEN_THROTTLED = ("ecr",)
 """Services whose quotas an account shares with every node that pulls: requests are repeated for up to a minute."""
 
@@ -66,7 +69,11 @@ def _session(region: str | None, settings: tuple[str | None, ...]) -> Any:
 
 @cache
 def _client(service: str, region: str | None, settings: tuple[str | None, ...]) -> Any:
-    config = Config(retries={"mode": "standard", "total_max_attempts": 8}) if service in _OFTEN_THROTTLED else None
+    config = None
+    if service in _OFTEN_THROTTLED:
+        config = Config(retries={"mode": "standard", "total_max_attempts": 8})
+    elif service == "s3":
+        config = Config(max_pool_connections=CONNECTIONS)
     made = _session(region, settings).client(service, config=config)
     if service in ("kms", "s3"):
         made.meta.events.register(f"needs-retry.{service}", NewKeyRetries(creation_time(partial(client, "kms"))))

@@ -20,7 +20,7 @@ from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import Instant, Name, RunId
 from pipelines.registry import bundles, signing, store
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -35,10 +35,6 @@ READ_AT_ONCE = 8
 
 _LATER = re.compile(rf"provenance-[0-9a-f]{{12}}{re.escape(SUFFIX)}")
 """Names of the provenances of later runs: each commit that produces the bundle again adds one, without a limit."""
-
-Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
-Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 
 
 class UnsignedBundleError(MlopsError):

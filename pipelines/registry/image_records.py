@@ -6,13 +6,14 @@ import json
 from datetime import datetime
 from typing import Literal
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import ValidationError
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import ImageName, Name
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import signing, store
 
 PREDICATE = "urn:mlops:image-verified:v1"
@@ -37,7 +38,7 @@ class ImageRecord(Declaration):
     environment: Name
     image: ImageName
     digest: Digest
-    verified_at: AwareDatetime
+    verified_at: Timestamp
     models: tuple[Name, ...]
     run: str = ""
 

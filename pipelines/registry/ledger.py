@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import Commit, Name
 from pipelines.declarations.printable import printable
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import signing, store
 from pipelines.registry.bundles import checked_name
 
@@ -56,7 +57,6 @@ RECORDS_AT_ONCE = 8
 MOST_COLLISIONS = 1000
 """Maximum number of attempts to append a record while other writers append first."""
 
-Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Text on one line. Control characters are excluded: each takes six bytes of the limited signed message."""
 
@@ -109,7 +109,7 @@ class Event(Declaration):
     """
 
     attempt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    at: AwareDatetime
+    at: Timestamp
     action: Literal["promotion", "rollback", "withdrawal"]
     result: Literal["verified", "refused", "failed", "withdrawn"]
     before: Digest | None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_responses import ActiveResponse
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
 from pipelines.registry.bundles import checked_name
 from pipelines.registry.ledger import LONGEST_REASON, words
@@ -21,6 +22,9 @@ LARGEST_OUTCOME = 8 << 10
 
 MOST = 100_000
 """Number of outcomes of a model that are listed."""
+
+MOST_OF_AN_ID = 20
+"""Number of outcomes with the same id that are read. An alarm that is handled again does no harm."""
 
 
 class ResponseOutcome(Declaration):
@@ -47,7 +51,7 @@ class ResponseOutcome(Declaration):
     detail: Annotated[str, Field(max_length=LONGEST_REASON)]
     reason: Annotated[str, Field(max_length=LONGEST_REASON)]
     bundle: Digest | None = None
-    at: AwareDatetime
+    at: Timestamp
     run: str = ""
 
 
@@ -65,14 +69,14 @@ def write_outcome(descriptor: EnvironmentDescriptor, outcome: ResponseOutcome) -
         return
 
 
-def find_outcome(descriptor: EnvironmentDescriptor, model: str, alarm: str) -> ResponseOutcome | None:
-    """Return what became of an alarm; None if it was not handled yet.
+def find_outcomes(descriptor: EnvironmentDescriptor, model: str, alarm: str) -> list[ResponseOutcome]:
+    """Return the newest outcomes of the alarms with an id, the newest first; none if it was not handled yet.
 
     Raises:
-        MlopsError: the registry cannot be read, or the outcome is malformed.
+        MlopsError: the registry cannot be read, or an outcome is malformed.
     """
     found = [key for key in _keys(descriptor, model) if _id_in(key) == alarm]
-    return _read(descriptor, found[0]) if found else None
+    return [_read(descriptor, key) for key in found[:MOST_OF_AN_ID]]
 
 
 def read_outcomes(

@@ -17,6 +17,9 @@ from pipelines.serving.inference_log import InferenceLog
 from pipelines.serving.predictor import SHORT_DIGITS, InferenceResult, Predictor
 from pipelines.serving.request_error import Header, RequestError
 from pipelines.serving.request_metrics import ABANDONED, OVERLOADED, RequestMetrics
+from pipelines.serving.shadow_protocol import LIVE_ANSWER, SHADOW_PATH, TAKEN, AnswerFigures
+from pipelines.serving.shadow_receiver import ShadowReceiver
+from pipelines.serving.shadow_sender import ShadowSender
 from pipelines.serving.trace import TRACE, TRACE_AND_SPAN, Trace, continue_trace, new_parent
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ BODY_SECONDS = 10.0
 MOST_WAITING = 64
 """Maximum number of pending request bodies. Bounds the memory that slow clients can occupy."""
 
+_NOT_JSON = 415
 _JSON = (b"content-type", b"application/json")
 _CLOSE = (b"connection", b"close")
 _RETRY = (b"retry-after", b"1")
@@ -48,6 +52,8 @@ class Application:
         metrics: counts requests.
         largest_body: limit of a request body, in bytes.
         body_seconds: seconds allowed for the rest of a body to arrive.
+        sender: copies requests to a canary; None if the model declares no shadow step.
+        receiver: counts the copies that this server takes as a canary; None to take none.
 
     Attributes:
         at_once: URLs whose POST requests `answer_at_once` may answer now.
@@ -61,11 +67,15 @@ class Application:
         *,
         largest_body: int = LARGEST_BODY,
         body_seconds: float = BODY_SECONDS,
+        sender: ShadowSender | None = None,
+        receiver: ShadowReceiver | None = None,
     ) -> None:
         self._name = model
         self._metrics = metrics
         self._largest_body = largest_body
         self._body_seconds = body_seconds
+        self._sender = sender
+        self._receiver = receiver
         self._waiting = 0
         self._predictor: Predictor | None = None
         self._log: InferenceLog | None = None
@@ -109,13 +119,13 @@ class Application:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one HTTP request of the ASGI protocol."""
         if scope["path"] not in self._infer_paths or scope["method"] != "POST":
-            await self._answer_other(scope, send)
+            await self._answer_other(scope, receive, send)
             return
         start = perf_counter()
         metrics = self._metrics
         metrics.in_flight += 1
         is_versioned = scope["path"] != self._common_path
-        status = ABANDONED
+        status, body = ABANDONED, b""
         more: tuple[Header, ...] = ()
         try:
             pairs = scope["headers"]
@@ -127,12 +137,13 @@ class Application:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return
-                body = message.get("body", b"")
-                if message.get("more_body") or len(body) > self._largest_body:
-                    whole = await self._whole_body(body, headers, message, receive)
+                first = message.get("body", b"")
+                if message.get("more_body") or len(first) > self._largest_body:
+                    whole = await self._whole_body(first, headers, message, receive)
                     if whole is None:
                         return
-                    body = whole
+                    first = whole
+                body = first
                 answer = predictor.answer(body, parent[TRACE_AND_SPAN])
                 status, content = 200, answer.body
             except Exception as error:
@@ -143,6 +154,8 @@ class Application:
             await send({"type": "http.response.start", "status": status, "headers": sent})
             await send({"type": "http.response.body", "body": content})
             self._record(status, answer, parent, is_versioned=is_versioned)
+            if self._sender is not None and not is_versioned:
+                self._offer(self._sender, body, status, answer, start)
         finally:
             metrics.in_flight -= 1
             metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
@@ -182,6 +195,8 @@ class Application:
         is_versioned = url != self._common_url
         self._metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
         self._record(status, answer, parent, is_versioned=is_versioned)
+        if self._sender is not None and not is_versioned:
+            self._offer(self._sender, body, status, answer, start)
         return status, response
 
     def _predictor_for(self, headers: dict[bytes, bytes]) -> Predictor:
@@ -251,12 +266,60 @@ class Application:
             raise RequestError(413, too_large, (_CLOSE,))
         return b"".join(pieces)
 
-    async def _answer_other(self, scope: Message, send: Send) -> None:
+    @staticmethod
+    def _offer(sender: ShadowSender, body: bytes, status: int, answer: InferenceResult | None, start: float) -> None:
+        """Offer an answered request to a canary, if a shadow step is running.
+
+        A request without a whole body, or with a body that is not JSON by its headers, has no copy: the canary would
+        answer something else.
+
+        Args:
+            sender: copies it, if it is one of the share.
+            body: body of the request; b"" if it did not arrive as a whole.
+            status: status of its response.
+            answer: the answer; None if it failed.
+            start: when its headers were read.
+        """
+        if sender.is_on and body and status != _NOT_JSON:
+            prediction = None if answer is None else answer.prediction
+            sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
+
+    async def _take_copy(self, scope: Message, receive: Receive) -> int:
+        """Answer a copy of a request, count both sides and discard the answer; return the status of the response.
+
+        Raises:
+            RequestError: it is not a copy, or cannot be answered now.
+        """
+        start = perf_counter()
+        predictor, receiver = self._predictor, self._receiver
+        if predictor is None or receiver is None:
+            raise RequestError(503, "the model is being loaded", (_RETRY,))
+        headers = dict(scope["headers"])
+        live = AnswerFigures.from_header(headers.get(LIVE_ANSWER, b""))
+        message: Message = {"more_body": True}
+        body = await self._whole_body(b"", headers, message, receive)
+        if body is None:
+            return ABANDONED
+        parent, prediction = new_parent(), None
+        try:
+            prediction = predictor.answer(body, parent[TRACE_AND_SPAN]).prediction
+            status = 200
+        except RequestError as error:
+            status = error.status
+        except Exception:
+            status = 500
+            _unexpected(parent, quotes=self._log is None or not self._log.withholds)
+        receiver.compared(AnswerFigures(status, perf_counter() - start, prediction), live)
+        return TAKEN
+
+    async def _answer_other(self, scope: Message, receive: Receive, send: Send) -> None:
         headers: tuple[Header, ...] = ()
         content_type: tuple[Header, ...] = self._fixed
         try:
             path, method = scope["path"].rstrip("/"), scope["method"]
-            if path == "/metrics" and method in ("GET", "HEAD"):
+            if path == SHADOW_PATH and method == "POST" and self._receiver is not None:
+                status, content = await self._take_copy(scope, receive), b""
+            elif path == "/metrics" and method in ("GET", "HEAD"):
                 kind, content = self._metrics.exposition()
                 status = 200
                 content_type = ((b"content-type", kind.encode()), *self._fixed[1:])

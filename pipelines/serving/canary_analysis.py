@@ -121,6 +121,7 @@ class CanaryVerdict:
         error_rate: of the live pods, as far as it is known.
         error_increase: increase of the error rate that must be found before the canary may pass.
         findings: one for each metric.
+        copied: True if both sides answered the same requests, which live pods copied.
     """
 
     outcome: Outcome
@@ -129,6 +130,7 @@ class CanaryVerdict:
     error_rate: float
     error_increase: float
     findings: tuple[CanaryFinding, ...]
+    copied: bool = False
 
     @property
     def requests(self) -> int:
@@ -146,6 +148,8 @@ class CanaryVerdict:
     def summary(self) -> str:
         """The verdict in one line."""
         counted = f"{self.canary_requests:,} requests to the canary and {self.live_requests:,} to the live pods"
+        if self.copied:
+            counted = f"{self.canary_requests:,} copies of their requests"
         if self.outcome == "failed":
             return f"worse than the live pods after {counted}: " + "; ".join(
                 str(each) for each in self.findings if each.is_harm
@@ -154,11 +158,16 @@ class CanaryVerdict:
             return f"not worse than the live pods after {counted}"
         needed = self.needed
         if needed is None:
-            return f"no verdict yet: {counted}; both need some"
-        return f"no verdict yet: {counted}; about {max(1, needed - self.requests):,} more are needed"
+            return (
+                f"no verdict yet: {counted}; both need some" if not self.copied else "no verdict yet: no copies arrived"
+            )
+        missing = (needed - self.requests) / (2 if self.copied else 1)
+        return f"no verdict yet: {counted}; about {max(1, math.ceil(missing)):,} more are needed"
 
 
-def judge_canary(canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds) -> CanaryVerdict:
+def judge_canary(
+    canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds, *, copied: bool = False
+) -> CanaryVerdict:
     """Compare a canary with the live pods over the same time. May be asked again after every request.
 
     Without requests on one side the outcome is `inconclusive`: missing data neither stops a canary nor lets it pass.
@@ -166,6 +175,8 @@ def judge_canary(canary: RequestTotals, live: RequestTotals, bounds: CanaryBound
     Args:
         canary, live: what their pods answered since the traffic step began.
         bounds: what the model declares.
+        copied: True if both sides answered the same requests. The tests hold then as well: a request that both fail, or
+            answer alike, is never evidence of a difference.
     """
     findings: tuple[CanaryFinding, ...] = ()
     outcome: Outcome = "inconclusive"
@@ -184,6 +195,7 @@ def judge_canary(canary: RequestTotals, live: RequestTotals, bounds: CanaryBound
         error_rate=base,
         error_increase=bounds.error_increase,
         findings=findings,
+        copied=copied,
     )
 
 

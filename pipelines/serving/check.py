@@ -7,6 +7,9 @@ three outcomes, so two Jobs run it, and `CHECK_SETTINGS` says which outcome fail
 turns: `--live` names the one in front of the live pods. `CHECK_PING_URL` and `CHECK_PONG_URL` are their URLs.
 `CHECK_SECONDS` is the declared duration of the traffic step. If the settings name a Prometheus, counts are read there;
 `--canary-hash` and `--live-hash` then say which pods belong to which release.
+
+In a shadow step (`CHECK_SHADOW_PERCENT`), the canary has no callers. The check then listens on `HOST` and `PORT` for
+live pods, tells them where to send copies of requests, and compares the canary's answers with theirs.
 """
 
 from __future__ import annotations
@@ -26,12 +29,15 @@ from pipelines.declarations.canary_settings import SECONDS_VARIABLE, SETTINGS_VA
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.shadow_traffic import MOST_PERCENT, SHADOW_PERCENT, ShadowTarget
 from pipelines.registry import bundles
 from pipelines.serving.canary_analysis import CanaryVerdict, Outcome, judge_canary
 from pipelines.serving.golden import GoldenMismatchError, check_golden, row_count
 from pipelines.serving.pod_counters import RequestCounters, counters_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 from pipelines.serving.prometheus_counters import PrometheusCounters, counters_query, open_prometheus
+from pipelines.serving.shadow_beacon import lit_beacon
+from pipelines.serving.shadow_counters import can_copy, copy_counters
 from pipelines.startup import relax_gc
 
 VARIABLES = {"ping": "CHECK_PING_URL", "pong": "CHECK_PONG_URL"}
@@ -65,7 +71,8 @@ class CanaryTrial:
         settings: what to check, and how long.
         seconds: least duration of the check, unless it fails.
         hashes: hashes of the pod templates of the canary and of the live release, for Prometheus.
-        environ: environment variables, with the header for Prometheus.
+        shadow: where live pods send copies of requests in a shadow step; None in a traffic step.
+        environ: environment variables, with the header for Prometheus, and with `HOST` and `PORT`.
     """
 
     model: str
@@ -75,6 +82,7 @@ class CanaryTrial:
     settings: CanarySettings
     seconds: float = 0.0
     hashes: tuple[str, str] = ("", "")
+    shadow: ShadowTarget | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -152,6 +160,27 @@ def read_seconds(environ: Mapping[str, str]) -> float:
     return float(text)
 
 
+def read_shadow(environ: Mapping[str, str], live: str) -> ShadowTarget | None:
+    """Read where live pods send copies of requests; None in a traffic step.
+
+    Args:
+        environ: environment variables.
+        live: the Service of the live pods, `ping` or `pong`.
+
+    Raises:
+        UnavailableError: the share is not valid.
+    """
+    text = environ.get(SHADOW_PERCENT) or "0"
+    if text == "0":
+        return None
+    if not re.fullmatch("[0-9]{1,2}", text) or int(text) > MOST_PERCENT:
+        raise UnavailableError(
+            f"environment variable {SHADOW_PERCENT}: expected a whole number up to {MOST_PERCENT}, found {text!r}",
+            fix="run the check from the AnalysisTemplate of the model",
+        )
+    return ShadowTarget(canary="pong" if live == "ping" else "ping", percent=int(text))
+
+
 def check(url: str, model: str, digest: str, golden: GoldenPredictions) -> None:
     """Check which bundle a release serves, and that it answers its golden predictions.
 
@@ -216,10 +245,39 @@ def examine(trial: CanaryTrial, clock: Clock, say: Callable[[str], None]) -> Che
         return CheckResult("passed", answered)
     say(answered)
     try:
+        if trial.shadow is not None:
+            return _examine_shadow(trial, trial.shadow, began, clock, say)
         canary, live = open_counters(trial)
     except UnavailableError as error:
         return CheckResult("inconclusive", str(error))
-    verdict = watch(canary, live, trial, began, clock, say)
+    return _result(trial, canary, live, watch(canary, live, trial, began, clock, say))
+
+
+def _examine_shadow(
+    trial: CanaryTrial, target: ShadowTarget, began: float, clock: Clock, say: Callable[[str], None]
+) -> CheckResult:
+    """Let live pods copy requests to a canary without callers, and compare the answers.
+
+    Raises:
+        UnavailableError: the live pods cannot be told.
+    """
+    if not can_copy(trial.live, trial.model, _TIMEOUT_SECONDS):
+        return CheckResult(
+            "passed", "the live pods were started before the model declared `shadow`: nothing is compared"
+        )
+    slow = trial.settings.bounds.p99_ms / 1000
+    canary, live = copy_counters(trial.canary, trial.model, slow, _TIMEOUT_SECONDS)
+    canary.look()  # copies count from here on
+    live.look()
+    host, port = trial.environ.get("HOST") or "127.0.0.1", trial.environ.get("PORT") or "0"
+    with lit_beacon(target, host, int(port) if port.isdigit() else 0):
+        say(f"the live pods copy {target.percent} % of the requests to {trial.canary}")
+        verdict = watch(canary, live, trial, began, clock, say)
+    return _result(trial, canary, live, verdict)
+
+
+def _result(trial: CanaryTrial, canary: RequestCounters, live: RequestCounters, verdict: CanaryVerdict) -> CheckResult:
+    """Return the outcome of a comparison."""
     summary = f"{trial.canary} is {verdict.summary}" if verdict.findings else verdict.summary
     problem = canary.problem or live.problem
     if verdict.outcome == "inconclusive" and problem:
@@ -234,13 +292,16 @@ def open_counters(trial: CanaryTrial) -> tuple[RequestCounters, RequestCounters]
         UnavailableError: Prometheus cannot be asked as it is declared.
     """
     slow = trial.settings.bounds.p99_ms / 1000
-    if trial.settings.prometheus is None:
+    prometheus = trial.settings.prometheus
+    if prometheus is None:
         canary, live = (counters_of(url, trial.model, slow, _TIMEOUT_SECONDS) for url in (trial.canary, trial.live))
         return canary, live
-    query = open_prometheus(trial.settings.prometheus, trial.environ, _TIMEOUT_SECONDS)
+    query = open_prometheus(prometheus, trial.environ, _TIMEOUT_SECONDS)
     for pod_hash in trial.hashes:
         counters_query(trial.model, pod_hash)  # raises an error if it is missing
-    first, second = (PrometheusCounters(query, trial.model, pod_hash, slow) for pod_hash in trial.hashes)
+    first, second = (
+        PrometheusCounters(query, trial.model, pod_hash, slow, prometheus.job) for pod_hash in trial.hashes
+    )
     return first, second
 
 
@@ -287,7 +348,7 @@ def watch(
         before, problem = problem, canary.problem or live.problem
         if problem not in ("", before):
             say(problem)
-        verdict = judge_canary(canary.totals, live.totals, trial.settings.bounds)
+        verdict = judge_canary(canary.totals, live.totals, trial.settings.bounds, copied=trial.shadow is not None)
         now = clock.now()
         if verdict.outcome == "failed" or now >= end or (verdict.outcome == "passed" and now >= declared):
             for finding in verdict.findings:
@@ -322,6 +383,7 @@ def main(arguments: list[str], environ: Mapping[str, str], clock: Clock | None =
             settings=settings,
             seconds=read_seconds(environ),
             hashes=(given.canary_hash, given.live_hash),
+            shadow=read_shadow(environ, given.live),
             environ=environ,
         )
         seconds = trial.seconds + settings.wait_seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any
 
@@ -21,7 +21,9 @@ Predict = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 CHECK_REQUEST = "mlops-check"
-"""Id of the golden requests that deployments, canary checks and `mlops predict` send. Monitors leave them out."""
+"""Id of the golden requests that deployments, canary checks and `mlops predict` send. Monitors leave them out.
+
+Another request with this id is logged under another one, or a caller could keep its requests from the monitors."""
 
 
 def check_golden(predict: Predict, golden: GoldenPredictions, digest: str, *, single_row_requests: int) -> list[float]:
@@ -75,6 +77,28 @@ def single_rows(golden: GoldenPredictions) -> list[GoldenPredictions]:
         )
         for index in range(row_count(golden))
     ]
+
+
+def golden_inputs(golden: GoldenPredictions, names: Sequence[str]) -> list[list[Any]]:
+    """Return the inputs of every golden request, as the inference log holds them.
+
+    Args:
+        golden: the golden predictions.
+        names: names of the model's inputs, in its order.
+
+    Returns:
+        For each request, one list for each input: the row, or the rows if there are several.
+    """
+    found = []
+    for request in (golden, *single_rows(golden)):
+        tensors = {tensor.name: tensor for tensor in request.inputs}
+        found.append([_rows(tensors[name]) for name in names if name in tensors])
+    return found
+
+
+def _rows(tensor: Tensor) -> list[Any]:
+    width, data = math.prod(tensor.shape[1:]), list(tensor.data)
+    return data if tensor.shape[0] == 1 else [data[at : at + width] for at in range(0, len(data), width)]
 
 
 def _row(tensor: Tensor, index: int) -> Tensor:

@@ -32,6 +32,7 @@ import msgspec
 import numpy as np
 
 from pipelines.declarations.inference_logging import LogPolicy, sample_hash, sample_limit
+from pipelines.serving.golden import CHECK_REQUEST, golden_inputs
 from pipelines.serving.log_lines import ROWS, SIZE, TIME, LogLines
 from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import InferenceResult, Predictor
@@ -73,6 +74,8 @@ OVERHEAD = 500
 PIECE = 100
 """Number of lines made at a time. The requests wait as long."""
 
+_CHECK_ID = b'"%b"' % CHECK_REQUEST.encode()
+
 
 class InferenceLog:
     """Takes records from the event loop and writes them from a background thread. `record` never blocks.
@@ -103,6 +106,8 @@ class InferenceLog:
         policy = policy or LogPolicy()
         self._sample = policy.sample
         self._sample_limit = sample_limit(policy.sample)
+        names = [tensor.name for tensor in predictor.schema.inputs]
+        self._golden = golden_inputs(predictor.golden, names) if predictor.golden is not None else []
         inputs = LoggedInputs(predictor.schema, policy)
         self._withholds = bool(inputs.withheld)
         self._lines = LogLines(predictor, inputs, policy.sample)
@@ -150,13 +155,21 @@ class InferenceLog:
             trace: id of the trace, 32 hexadecimal digits.
         """
         # The thread makes the lines: in bulk that is cheaper than one at a time between requests.
-        if self._sample < 1 and sample_hash(answer.id) >= self._sample_limit:
+        name = answer.id
+        if name == _CHECK_ID and not self._is_golden(answer):
+            name = b'"%b"' % trace
+        if self._sample < 1 and sample_hash(name, self._predictor.sampling_key) >= self._sample_limit:
             self._unsampled += 1
             return
         if self._bytes_in <= self._bytes_noticed or self._has_room():
             size = OVERHEAD + answer.size
-            self._pending.extend((self._clock(), trace, answer.id, answer.rows, size, *answer.values))
+            self._pending.extend((self._clock(), trace, name, answer.rows, size, *answer.values))
             self._bytes_in += size
+
+    def _is_golden(self, answer: InferenceResult) -> bool:
+        """Return True if a request is a golden one, not only by its id."""
+        inputs = answer.values[: len(self._predictor.schema.inputs)]
+        return list(map(msgspec.json.decode, inputs)) in self._golden
 
     def record_failure(self, status: int, trace: bytes) -> None:
         """Add the record of a request that ended in a server error; see `record`.

@@ -44,6 +44,7 @@ _PARTS = {
 }
 """Name of a sample → whether its value is added or subtracted, and what it is."""
 
+_ABOUT = "inference_bundle_info"
 _NEEDED = ("inference_requests_total", "inference_request_seconds_count", "inference_request_seconds_bucket")
 
 
@@ -51,12 +52,14 @@ class UnreadableMetricsError(MlopsError):
     """The metrics do not come from an inference server of this version."""
 
 
-def read_metrics(text: str, p99_seconds: float) -> tuple[str, RequestTotals]:
+def read_metrics(text: str, p99_seconds: float, prefix: str = "") -> tuple[str, RequestTotals]:
     """Return the process that exposed some metrics, and what it answered since its start; see `process_totals`.
 
     Args:
         text: metrics in the Prometheus text format.
         p99_seconds: requests above this are slow; rounded up to a bound of the histogram.
+        prefix: which requests to count: those of callers, or one side of the copied ones
+            (`shadow_protocol.SHADOW`, `ORIGINAL`).
 
     Raises:
         UnreadableMetricsError: a metric is missing.
@@ -67,7 +70,18 @@ def read_metrics(text: str, p99_seconds: float) -> tuple[str, RequestTotals]:
         raise UnreadableMetricsError(
             f"metrics of a pod: expected the text format of Prometheus, found {error}"
         ) from None
-    samples = ((one.name, one.labels, one.value) for family in families for one in family.samples)
+    samples = [(one.name, one.labels, one.value) for family in families for one in family.samples]
+    if prefix:
+        named = f"inference_{prefix}"
+        about = [sample for sample in samples if sample[0] == _ABOUT]
+        chosen = [
+            (f"inference_{name.removeprefix(named)}", labels, value)
+            for name, labels, value in samples
+            if name.startswith(named)
+        ]
+        if not chosen:
+            raise UnreadableMetricsError("metrics of a pod: expected counts of copied requests, found none")
+        samples = [*about, *chosen]
     return process_totals(samples, p99_seconds)
 
 
@@ -93,7 +107,7 @@ def process_totals(
     bound = BUCKETS[limit] if limit < len(BUCKETS) else inf
     try:
         for name, labels, value in samples:
-            if name == "inference_bundle_info":
+            if name == _ABOUT:
                 process = labels.get("process", "")
             elif (part := _PARTS.get(name)) is not None:
                 sign, what = part
@@ -174,11 +188,13 @@ class ServiceCounters:
     Attributes:
         read: returns the metrics of one of the pods; raises `MlopsError`.
         p99_seconds: requests above this are slow.
+        prefix: which requests to count; see `read_metrics`.
         problem: see `RequestCounters`.
     """
 
     read: Callable[[], str]
     p99_seconds: float
+    prefix: str = ""
     problem: str = ""
     _counted: CountedProcesses = field(default_factory=CountedProcesses)
 
@@ -191,7 +207,7 @@ class ServiceCounters:
             if failures >= _MOST_FAILURES or repeated >= max(_LEAST_READS, _READS_PER_POD * len(seen)):
                 break
             try:
-                process, totals = read_metrics(self.read(), self.p99_seconds)
+                process, totals = read_metrics(self.read(), self.p99_seconds, self.prefix)
             except MlopsError as error:
                 failures += 1
                 self.problem = error.what

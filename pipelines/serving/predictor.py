@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.declarations.bundle import Bundle, GoldenPredictions, RequestSchema, TensorSpec
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.inference_logging import sampling_key
 from pipelines.serving.golden import check_golden, row_count
 from pipelines.serving.protocol import RequestOutput, check_parameters, read_request
 from pipelines.serving.request_error import RequestError
@@ -59,6 +60,10 @@ class Predictor:
         files: name → content; at least `model.onnx` and `schema.json`.
         most_rows: row limit of a request.
 
+    Attributes:
+        golden: the golden predictions that it has repeated; None if it was not checked.
+        sampling_key: chooses the requests that are logged, if only a sample is.
+
     Raises:
         MlopsError: the model cannot be loaded, or does not match its request schema.
     """
@@ -66,6 +71,8 @@ class Predictor:
     def __init__(self, manifest: Bundle, files: Mapping[str, bytes], *, most_rows: int = MOST_ROWS) -> None:
         self.name = manifest.model
         self.digest = manifest.digest
+        self.golden: GoldenPredictions | None = None
+        self.sampling_key = sampling_key(manifest)
         self.schema = parse(files["schema.json"], RequestSchema, Path("schema.json"))
         self._model = OnnxModel(files["model.onnx"], self.schema.inputs, self.schema.outputs)
         self._readers = {
@@ -166,6 +173,7 @@ class Predictor:
             return answer
 
         check_golden(predict, golden, self.digest, single_row_requests=row_count(golden))
+        self.golden = golden
 
 
 def _last_numeric(outputs: Sequence[TensorSpec]) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles
+from pipelines.serving.http_proxy import proxy_of
 
 LARGEST_ANSWER = 64 << 20
 """Default size limit of a response, in bytes."""
@@ -74,7 +74,7 @@ class EndpointClient:
             self._base = ""
             self._connection = connection
             return
-        proxy = _proxy_of(target)
+        proxy = proxy_of(target)
         host, port = (target.hostname, target.port) if proxy is None else (proxy.hostname, proxy.port)
         self._connection = (
             http.client.HTTPSConnection(host or "", port, timeout=timeout, context=context)
@@ -168,14 +168,6 @@ class EndpointClient:
             kind = UnavailableError if answer.status in _GATEWAY_ERRORS else MlopsError
             raise kind(f"{self.url}{path} answered {answer.status}: {content[:500].decode(errors='replace')}")
         return content
-
-
-def _proxy_of(target: SplitResult) -> SplitResult | None:
-    """Return the proxy that the environment names for a URL; None to connect directly."""
-    proxy = urllib.request.getproxies().get(target.scheme)
-    if not proxy or urllib.request.proxy_bypass(target.netloc):
-        return None
-    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _credentials_of(proxy: SplitResult) -> dict[str, str]:

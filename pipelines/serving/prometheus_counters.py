@@ -39,12 +39,13 @@ _LARGEST_ANSWER = 16 << 20  # bytes
 Answer = Mapping[str, Any]
 
 
-def counters_query(model: str, pod_hash: str) -> str:
+def counters_query(model: str, pod_hash: str, job: str | None = None) -> str:
     """Return the PromQL expression for all counters of the pods of a release.
 
     Args:
         model: name of the model, which is that of its Rollout.
         pod_hash: hash of the release's pod template.
+        job: name of the scrape job whose targets count; None for all.
 
     Raises:
         UnavailableError: the hash is not one.
@@ -55,7 +56,8 @@ def counters_query(model: str, pod_hash: str) -> str:
             fix="run the check from the AnalysisTemplate of the model",
         )
     process = f"{model}-{pod_hash}-[a-z0-9]+-[0-9a-f]+"
-    about = f'{_ABOUT}{{model="{model}",process=~"{process}"}}'
+    scraped = f',job="{job}"' if job is not None else ""
+    about = f'{_ABOUT}{{model="{model}",process=~"{process}"{scraped}}}'
     return f'{{__name__=~"{"|".join(_NAMES)}"}} and on (job, instance) {about}'
 
 
@@ -92,6 +94,7 @@ class PrometheusCounters:
         model: name of the model.
         pod_hash: hash of the release's pod template.
         p99_seconds: requests above this are slow.
+        job: name of the scrape job whose targets count; None for all.
         problem: see `RequestCounters`.
     """
 
@@ -99,13 +102,14 @@ class PrometheusCounters:
     model: str
     pod_hash: str
     p99_seconds: float
+    job: str | None = None
     problem: str = ""
     _counted: CountedProcesses = field(default_factory=CountedProcesses)
 
     def look(self) -> None:
         """Read all pods. What Prometheus does not know keeps its last figures."""
         try:
-            found = read_processes(self.query(counters_query(self.model, self.pod_hash)), self.p99_seconds)
+            found = read_processes(self.query(counters_query(self.model, self.pod_hash, self.job)), self.p99_seconds)
         except MlopsError as error:
             self.problem = error.what
             return

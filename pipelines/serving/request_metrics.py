@@ -125,12 +125,12 @@ class RequestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the plain numbers as metrics."""
-        yield _by_code("inference_requests", "Inference requests, by HTTP status.", self._by_status)
-        yield _histogram("inference_request_seconds", f"{_LATENCY}.", self._by_bucket, self._seconds)
+        yield by_code("inference_requests", "Inference requests, by HTTP status.", self._by_status)
+        yield histogram("inference_request_seconds", f"{_LATENCY}.", self._by_bucket, self._seconds)
         named = "that name a version"
         text = f"Inference requests {named}, by HTTP status."
-        yield _by_code("inference_versioned_requests", text, self._versioned_by_status)
-        yield _histogram(
+        yield by_code("inference_versioned_requests", text, self._versioned_by_status)
+        yield histogram(
             "inference_versioned_request_seconds",
             f"{_LATENCY}, of requests {named}.",
             self._versioned_by_bucket,
@@ -153,6 +153,10 @@ class RequestMetrics(Collector):
         yield GaugeMetricFamily("inference_ready", "1 while the server takes requests.", value=float(self.is_ready))
         yield InfoMetricFamily("inference_bundle", "The bundle that is served.", value=self._about)
 
+    def add(self, collector: Collector) -> None:
+        """Expose the metrics of another part of the server as well."""
+        self._registry.register(collector)
+
     def exposition(self) -> tuple[str, bytes]:
         """Return the content type and the text of the metrics."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
@@ -161,14 +165,16 @@ class RequestMetrics(Collector):
 _LATENCY = "Time from the headers of a request to its response"
 
 
-def _by_code(name: str, text: str, by_status: Mapping[int, int]) -> Metric:
+def by_code(name: str, text: str, by_status: Mapping[int, int]) -> Metric:
+    """Return the counter of requests with each HTTP status."""
     family = CounterMetricFamily(name, text, labels=["code"])
     for status, count in sorted(by_status.items()):
         family.add_metric([str(status)], count)
     return family
 
 
-def _histogram(name: str, text: str, by_bucket: Sequence[int], seconds: float) -> Metric:
+def histogram(name: str, text: str, by_bucket: Sequence[int], seconds: float) -> Metric:
+    """Return the histogram of latencies from the number of requests in each bucket, and the sum of their seconds."""
     bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
     return HistogramMetricFamily(
         name, text, buckets=list(zip(bounds, accumulate(by_bucket), strict=True)), sum_value=seconds

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ class ScoredRows:
         outputs: output → array with a row for each of them.
         wrong: values that the request schema does not allow, which refuse their rows.
         undefined: numbers of the rows that the model has no finite answer for.
+        failed: numbers of the rows at which the model fails.
     """
 
     answered: list[int]
     outputs: dict[str, Any]
     wrong: list[WrongValue]
     undefined: list[int]
+    failed: list[int] = field(default_factory=list)
 
 
 class RowScorer:
@@ -66,26 +68,58 @@ class RowScorer:
         wrong = [each for name, reader in self._readers.items() for each in reader.find_wrong(values[name], rows)]
         refused = {each.row for each in wrong}
         good = [row for row in range(rows) if row not in refused]
-        if not good:
-            return ScoredRows([], {}, wrong, [])
-        feed = {
-            name: reader.to_array(_rows_of(values[name], reader.width, good, rows), len(good))
-            for name, reader in self._readers.items()
-        }
         names = [tensor.name for tensor in self.schema.outputs]
-        outputs = dict(zip(names, map(np.asarray, self._model.run(feed)), strict=True))
+        parts = list(self._answers(values, good, rows))
+        failed = [row for part, found in parts if found is None for row in part]
+        good = [row for part, found in parts if found is not None for row in part]
+        if not good:
+            return ScoredRows([], {}, wrong, [], failed)
+        answers = [found for _, found in parts if found is not None]
+        outputs = {
+            name: answers[0][at] if len(answers) == 1 else np.concatenate([found[at] for found in answers])
+            for at, name in enumerate(names)
+        }
         finite = np.ones(len(good), dtype=bool)
         for tensor in self.schema.outputs:
-            array, shape = outputs[tensor.name], (len(good), *tensor.shape[1:])
-            if array.shape != shape:
-                raise RuntimeError(f"output {tensor.name!r} has the shape {array.shape}, not {shape}")
             if tensor.datatype in ("FP32", "FP64"):
-                finite &= np.isfinite(array).reshape(len(good), -1).all(axis=1)
+                finite &= np.isfinite(outputs[tensor.name]).reshape(len(good), -1).all(axis=1)
         if finite.all():
-            return ScoredRows(good, outputs, wrong, [])
+            return ScoredRows(good, outputs, wrong, [], failed)
         answered = [row for row, is_finite in zip(good, finite, strict=True) if is_finite]
         undefined = [row for row, is_finite in zip(good, finite, strict=True) if not is_finite]
-        return ScoredRows(answered, {name: array[finite] for name, array in outputs.items()}, wrong, undefined)
+        outputs = {name: array[finite] for name, array in outputs.items()}
+        return ScoredRows(answered, outputs, wrong, undefined, failed)
+
+    def _answers(
+        self, values: Mapping[str, list[Any]], chosen: list[int], rows: int
+    ) -> Iterator[tuple[list[int], list[Any] | None]]:
+        """Yield parts of the chosen rows with the model's outputs; None for a row at which the model fails.
+
+        Rows are halved until the rest works, so that one row does not fail the others.
+        """
+        if not chosen:
+            return
+        feed = {
+            name: reader.to_array(_rows_of(values[name], reader.width, chosen, rows), len(chosen))
+            for name, reader in self._readers.items()
+        }
+        found: list[Any] | None
+        try:
+            found = list(map(np.asarray, self._model.run(feed)))
+        except MemoryError:
+            raise
+        except Exception:  # onnxruntime's exceptions have no common base class; their messages quote values
+            found = None
+        if found is None and len(chosen) > 1:
+            middle = len(chosen) // 2
+            yield from self._answers(values, chosen[:middle], rows)
+            yield from self._answers(values, chosen[middle:], rows)
+            return
+        for tensor, array in zip(self.schema.outputs, found or (), strict=found is not None):
+            shape = (len(chosen), *tensor.shape[1:])
+            if array.shape != shape:
+                raise RuntimeError(f"output {tensor.name!r} has the shape {array.shape}, not {shape}")
+        yield chosen, found
 
 
 def _rows_of(values: list[Any], width: int, chosen: list[int], rows: int) -> list[Any]:

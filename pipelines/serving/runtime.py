@@ -96,7 +96,8 @@ def _load(content: bytes) -> Any:
     # Both help large models. For small ones they only add steps to each request.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = False
-    options.log_severity_level = 3  # errors only, which are raised as well
+    # Fatal errors only. Others are raised as well, and onnxruntime's own lines quote values of requests.
+    options.log_severity_level = 4
     # By default onnxruntime reads external weights from the working directory. Nothing can be a file under /dev/null.
     # Custom operators are refused because none are registered.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)

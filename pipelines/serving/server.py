@@ -26,6 +26,8 @@ from pipelines.serving.inference_log import InferenceLog, Limits, Write
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.server_settings import ServerSettings
+from pipelines.serving.shadow_receiver import ShadowReceiver
+from pipelines.serving.shadow_sender import ShadowSender
 from pipelines.serving.structured_log import log_to_stderr
 
 logger = logging.getLogger(__name__)
@@ -77,12 +79,24 @@ def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | 
         logger.error(error.what, extra={"fix": error.fix})
         return 1
     metrics = RequestMetrics(settings.model, settings.bundle, settings.pod)
-    application = Application(settings.model, settings.bundle, metrics, largest_body=settings.largest_body)
+    sender = receiver = None
+    if settings.shadow_peers is not None:
+        sender, receiver = ShadowSender(settings.shadow_peers), ShadowReceiver()
+        metrics.add(sender)
+        metrics.add(receiver)
+    application = Application(
+        settings.model,
+        settings.bundle,
+        metrics,
+        largest_body=settings.largest_body,
+        sender=sender,
+        receiver=receiver,
+    )
     config = server_config(
         application, finish_seconds=settings.finish_seconds, most_connections=settings.most_connections
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_live(_Server(config), listener, application, metrics, settings, load, write, limits))
+        return runner.run(_live(_Server(config), listener, application, metrics, settings, load, write, limits, sender))
 
 
 def server_config(
@@ -150,6 +164,7 @@ async def _live(
     load: Load,
     write: Write,
     limits: Limits | None,
+    sender: ShadowSender | None,
 ) -> int:
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -160,6 +175,7 @@ async def _live(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     sweeping = asyncio.create_task(sweep(server.server_state.connections))
+    copying = asyncio.create_task(sender.run()) if sender is not None else None
     loading = _in_thread(lambda: _load(settings, load))
     status = 0
     log: InferenceLog | None = None
@@ -195,8 +211,9 @@ async def _live(
             await asyncio.wait_for(hurry.wait(), settings.drain_seconds)
     server.should_exit = True
     await serving
-    for task in (stopping, sweeping):
-        task.cancel()
+    for task in (stopping, sweeping, copying):
+        if task is not None:
+            task.cancel()
     if log is not None:
         await asyncio.to_thread(log.close)
     logger.info("stopped", extra={"status": status})

@@ -7,8 +7,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipelines.declarations.documents import D
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.inference_logging import LOG_POLICY, LogPolicy
+from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers
 from pipelines.serving.application import LARGEST_BODY
 from pipelines.serving.http_protocol import MOST_CONNECTIONS
 from pipelines.serving.predictor import MOST_ROWS
@@ -33,6 +35,7 @@ class ServerSettings:
         most_connections: limit of open connections (`MOST_CONNECTIONS`; 512). It is less if the limit of open files is
             low.
         log_policy: what the inference log holds (`LOG_POLICY`, as JSON; everything but what the bundle calls personal).
+        shadow_peers: Services to copy requests by (`SHADOW_PEERS`, as JSON; none to neither send nor take copies).
     """
 
     model: str
@@ -46,13 +49,14 @@ class ServerSettings:
     most_rows: int = MOST_ROWS
     most_connections: int = MOST_CONNECTIONS
     log_policy: LogPolicy = field(default_factory=LogPolicy)
+    shadow_peers: ShadowPeers | None = None
 
     @classmethod
     def from_environ(cls, model: str, bundle: str, environ: Mapping[str, str]) -> ServerSettings:
         """Read the settings of the server for `bundle` of `model`.
 
         Raises:
-            MlopsError: the digest, a number or the policy of the log is not valid.
+            MlopsError: the digest, a number, the policy of the log or the Services are not valid.
         """
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", bundle):
             raise MlopsError(f"--bundle: expected sha256: and 64 hexadecimal digits, found {bundle!r}")
@@ -68,20 +72,20 @@ class ServerSettings:
             largest_body=int(_number(environ, "LARGEST_BODY", cls.largest_body, 1, 1 << 30)),
             most_rows=int(_number(environ, "MOST_ROWS", cls.most_rows, 1, 1 << 20)),
             most_connections=int(_number(environ, "MOST_CONNECTIONS", cls.most_connections, 1, 1 << 16)),
-            log_policy=_policy(environ.get(LOG_POLICY)),
+            log_policy=_declared(environ, LOG_POLICY, LogPolicy, "a policy of the inference log") or LogPolicy(),
+            shadow_peers=_declared(environ, SHADOW_PEERS, ShadowPeers, "the Services of a shadow step"),
         )
 
 
-def _policy(text: str | None) -> LogPolicy:
+def _declared(environ: Mapping[str, str], name: str, kind: type[D], what: str) -> D | None:
+    """Return a declaration that a variable holds as JSON; None if it is not set."""
+    text = environ.get(name)
     if not text:
-        return LogPolicy()
+        return None
     try:
-        return LogPolicy.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValueError:
-        raise MlopsError(
-            f"the environment variable {LOG_POLICY}: expected a policy of the inference log as JSON, "
-            f"found {text[:80]!r}"
-        ) from None
+        raise MlopsError(f"the environment variable {name}: expected {what} as JSON, found {text[:80]!r}") from None
 
 
 def _number(

@@ -99,6 +99,7 @@ class TensorReader:
 
     Attributes:
         is_numeric: True if `read_row` can read it.
+        is_optional: True if a request may leave the input out, because each of its columns is optional.
 
     Raises:
         MlopsError: the schema is not one this server can check: shape [-1, number of columns].
@@ -141,6 +142,9 @@ class TensorReader:
         # Integers and booleans in ONNX cannot represent a missing value.
         can_be_absent = schema.datatype in ("FP32", "FP64", "BYTES")
         self._nullable = [column.nullable and can_be_absent for column in schema.columns]
+        may_be_absent = [c.optional and null for c, null in zip(schema.columns, self._nullable, strict=True)]
+        self._least = self.width - len(list(itertools.takewhile(bool, reversed(may_be_absent))))
+        self.is_optional = self._least == 0
 
     def read_row(self, given: RequestInput) -> bool:
         """Read the tensor into `row` if it is a valid, flat row of numbers; return False otherwise.
@@ -181,13 +185,25 @@ class TensorReader:
             )
         if not bytes(given.data):
             raise RequestError(400, f"input {self.name!r}: expected data, found none")
-        return self._read(self._values(given.data), self._rows(given.shape))
+        values = self._values(given.data)
+        rows = self._rows(given.shape)
+        width = given.shape[1]
+        flat = self._flat(values, rows, width)
+        if width < self.width:
+            absent = [None] * (self.width - width)
+            flat = [value for at in range(0, rows * width, width) for value in (*flat[at : at + width], *absent)]
+        return self._read(flat, rows)
+
+    def absent(self, rows: int) -> ReadTensor:
+        """Return what a request means that leaves the optional input out: no row has a value."""
+        return self._read([None] * (rows * self.width), rows)
 
     def _rows(self, shape: list[int]) -> int:
-        if len(shape) != 2 or shape[1] != self.width or shape[0] < 1:
+        if len(shape) != 2 or not max(self._least, 1) <= shape[1] <= self.width or shape[0] < 1:
+            width = str(self.width) if self._least == self.width else f"{max(self._least, 1)} to {self.width}"
             raise RequestError(
                 400,
-                f"input {self.name!r}: expected shape [rows, {self.width}] with at least 1 row, found {_short(shape)}",
+                f"input {self.name!r}: expected shape [rows, {width}] with at least 1 row, found {_short(shape)}",
             )
         if shape[0] > self.most_rows:
             raise RequestError(
@@ -205,8 +221,7 @@ class TensorReader:
         except RecursionError:
             raise RequestError(400, f"input {self.name!r}: data: nested too deeply") from None
 
-    def _read(self, values: list[Any], rows: int) -> ReadTensor:
-        flat = self._flat(values, rows)
+    def _read(self, flat: list[Any], rows: int) -> ReadTensor:
         self._refuse(flat, self._wrong(flat, rows))
         array = self.to_array(flat, rows)
         if rows == 1:
@@ -215,9 +230,9 @@ class TensorReader:
         nested = [flat[start : start + self.width] for start in range(0, len(flat), self.width)]
         return ReadTensor(array, msgspec.json.encode(nested), rows)
 
-    def _flat(self, values: list[Any], rows: int) -> list[Any]:
+    def _flat(self, values: list[Any], rows: int, width: int) -> list[Any]:
         """Flatten the values in row-major order. The protocol allows a flat list, or a list for each row."""
-        width, count = self.width, rows * self.width
+        count = rows * width
         nested = sum(value.__class__ is list for value in values)
         if nested:
             wrong = next((i for i, v in enumerate(values) if v.__class__ is not list or len(v) != width), None)
@@ -406,7 +421,11 @@ def read_tensors(given: list[RequestInput], readers: dict[str, TensorReader]) ->
         found[tensor.name] = reader.read(tensor)
     if len(found) != len(readers):
         missing = [name for name in readers if name not in found]
-        raise RequestError(400, f"missing input {_names(missing)}; the model takes {_names(readers)}")
+        if not found or not all(readers[name].is_optional for name in missing):
+            needed = [name for name in missing if not readers[name].is_optional] or missing
+            raise RequestError(400, f"missing input {_names(needed)}; the model takes {_names(readers)}")
+        rows = next(iter(found.values())).rows
+        found |= {name: readers[name].absent(rows) for name in missing}
     tensors = [found[name] for name in readers]
     for name, tensor_read in zip(readers, tensors, strict=True):
         if tensor_read.rows != tensors[0].rows:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import Project
 from pipelines.targets.target import Finding, Operation, Preview, Target
+
+if TYPE_CHECKING:
+    from pipelines.declarations.project import Project
 
 GROUP = "mlops.targets"
 """Entry point group; each entry is a subclass of `Target`, under the name that `--target` takes."""
@@ -34,6 +37,8 @@ def open_target(name: str) -> Target:
     Raises:
         MlopsError: no such target is installed, or it cannot be reached.
     """
+    from pipelines.declarations.project import Project
+
     target = find_target(name, Project.find())
     target.connect()
     return target

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from pydantic import AwareDatetime
-
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.timestamps import Timestamp
 
 CLOCK_SECONDS = 2.0
 """Tolerance when start times of a process are compared; the system derives them from a clock that is adjusted."""
@@ -60,7 +59,7 @@ class Holder(Declaration):
     """
 
     operation: str
-    since: AwareDatetime
+    since: Timestamp
     user: str
     host: str
     machine: str
@@ -90,7 +89,7 @@ class PulumiLock:
     user: str
     host: str
     pid: int
-    since: AwareDatetime
+    since: Timestamp
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def describe_holder(holder: Holder) -> str:
     return f"`{holder.operation}` in {where} since {_time(holder.since)},"
 
 
-def _time(moment: AwareDatetime) -> str:
+def _time(moment: Timestamp) -> str:
     return moment.isoformat(timespec="seconds")
 
 

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pipelines.declarations.environment import EnvironmentDescriptor
-from pipelines.declarations.project import Project
+if TYPE_CHECKING:
+    from pipelines.declarations.environment import EnvironmentDescriptor
+    from pipelines.declarations.project import Project
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,8 @@ class Target(ABC):
             MlopsError: the environment does not exist, or it is not up.
         """
         self.project.stack(environment)
+        from pipelines.declarations.environment import EnvironmentDescriptor
+
         return EnvironmentDescriptor.from_output(self.outputs(environment).get("descriptor"), environment)
 
     def is_up(self, environment: str) -> bool:
@@ -187,5 +190,7 @@ class Target(ABC):
 
     def descriptors(self) -> dict[str, EnvironmentDescriptor]:
         """Return environment → descriptor for the environments that are up, in promotion order."""
+        from pipelines.declarations.environment import EnvironmentDescriptor
+
         up = {name: self.outputs(name).get("descriptor") for name in self.project.environments}
         return {name: EnvironmentDescriptor.from_output(value, name) for name, value in up.items() if value}

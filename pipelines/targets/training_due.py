@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.data.catalog import latest_snapshot
+from pipelines.data.catalog import latest_columns
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.model import Model
 from pipelines.registry.runs import has_run, is_trained
@@ -24,23 +24,32 @@ class TrainingFacts:
         snapshot: latest Iceberg snapshot of the dataset; None if it has no rows yet.
         trained: True if a run has trained on that snapshot.
         ever_trained: True if any run has produced a bundle.
+        missing: columns that the model needs and that snapshot lacks, because its contract had none then; sorted.
     """
 
     ready: bool = False
     snapshot: str | None = None
     trained: bool = False
     ever_trained: bool = False
+    missing: tuple[str, ...] = ()
 
 
 def reason_to_wait(model: Model, facts: TrainingFacts, unless: Unless) -> str | None:
     """Return why a model is not to be trained now; None if it is.
 
-    The first training needs data, and nothing else. Later ones follow new data if the model asks for it.
+    The first training needs data, and nothing else. Later ones follow new data if the model asks for it. A model that
+    uses a new column waits for the first rows that have it.
     """
     if not facts.ready:
         return f"training of {model.name} waits: the environment is not up yet, or has no training image"
     if facts.snapshot is None:
         return f"training of {model.name} waits for data: {model.contract} has no rows yet"
+    if facts.missing:
+        then = "" if "new-data" in model.training.retrain_on else "; then run the workflow train"
+        return (
+            f"training of {model.name} waits for data with {', '.join(facts.missing)}: the latest version of "
+            f"{model.contract} (snapshot {facts.snapshot}) has no such column; ingest a file with it{then}"
+        )
     if unless == "empty":
         return None
     if facts.trained:
@@ -73,9 +82,11 @@ def read_facts(descriptor: EnvironmentDescriptor | None, model: Model) -> Traini
     """
     if descriptor is None:
         return TrainingFacts()
-    snapshot = latest_snapshot(descriptor, model.contract)
+    latest = latest_columns(descriptor, model.contract)
+    snapshot, columns = latest if latest is not None else (None, model.needed_columns)
     trained = snapshot is not None and is_trained(descriptor, model.name, snapshot)
-    return TrainingFacts(True, snapshot, trained, trained or has_run(descriptor, model.name))
+    missing = tuple(sorted(model.needed_columns - columns))
+    return TrainingFacts(True, snapshot, trained, trained or has_run(descriptor, model.name), missing)
 
 
 def models_due(target: Target, environment: str, dataset: str) -> tuple[str, ...]:

@@ -79,7 +79,8 @@ def request_schema(model: Model, contract: Contract, graph: OnnxGraph) -> Reques
             datatype=tensor.datatype,
             shape=tensor.shape,
             columns=tuple(
-                _column(contract, name) for name in (numeric if tensor.name == FEATURES and numeric else (tensor.name,))
+                _column(contract, name, optional=name in model.serving.optional_features)
+                for name in (numeric if tensor.name == FEATURES and numeric else (tensor.name,))
             ),
         )
         for tensor in graph.inputs
@@ -87,7 +88,7 @@ def request_schema(model: Model, contract: Contract, graph: OnnxGraph) -> Reques
     return RequestSchema(inputs=inputs, outputs=graph.outputs)
 
 
-def _column(contract: Contract, name: str) -> RequestColumn:
+def _column(contract: Contract, name: str, *, optional: bool) -> RequestColumn:
     column = contract.columns[name]
     options = column.options
 
@@ -104,6 +105,7 @@ def _column(contract: Contract, name: str) -> RequestColumn:
         values=(0, 1) if column.logical_type == "boolean" and column.valid_values is None else column.valid_values,
         nullable=not column.required,
         personal=is_personal(column),
+        optional=optional,
     )
 
 

@@ -26,8 +26,7 @@ def check_columns(rows: pa.Table, model: Model) -> None:
     Raises:
         MlopsError: a column is missing, because the table is older than the contract.
     """
-    needed = {model.target, *model.features, *model.protected, *(part.column for part in model.slices)}
-    missing = sorted(needed - set(rows.column_names))
+    missing = sorted(model.needed_columns - set(rows.column_names))
     if missing:
         raise MlopsError(
             f"the rows of {model.contract} lack {', '.join(missing)}, which {model.name} needs",

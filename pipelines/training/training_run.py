@@ -29,10 +29,13 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation, Holdout
 from pipelines.declarations.model import Model
+from pipelines.declarations.names import Commit
 from pipelines.declarations.project import Project
+from pipelines.declarations.run_facts import facts_of_run
 from pipelines.registry import bundles, evidence, runs
 from pipelines.training.api import TrainedModel, TrainingData
 from pipelines.training.isolated import train_isolated
+from pipelines.training.mlflow_mirror import mirror_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +83,7 @@ class TrainingRun:
         made = f"{model}-{datetime.now(UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
         return cls(
             id=runs.checked_run(os.environ.get("RUN_ID") or made),
-            commit=_variable("SOURCE_COMMIT", evidence.Commit, "the commit of the source: 40 hexadecimal digits"),
+            commit=_variable("SOURCE_COMMIT", Commit, "the commit of the source: 40 hexadecimal digits"),
             image=_variable("IMAGE_DIGEST", Digest, "the digest of the training image: sha256:…"),
             snapshot=os.environ.get("DATASET_SNAPSHOT") or None,
         )
@@ -117,7 +120,7 @@ def run_training(
     from pipelines.data.catalog import read_version
     from pipelines.data.lineage import bundle_data, from_columns, lineage, table_data
 
-    started = _now()
+    started = utc_timestamp()
     model = project.model(model_name)
     contract = project.contract(model.contract)
     source = table_data(descriptor, model.contract)
@@ -132,14 +135,19 @@ def run_training(
         derived = {"prediction": from_columns(source, [*model.features, model.target])}
         events.outputs = [replace(product, version=digest, derived=derived)]
         say(f"registered in {descriptor.registry_bucket}")
-        build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
+        finished = utc_timestamp()
+        build = evidence.Build(descriptor.name, run.commit, run.id, started, finished)
         evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
         say(f"signed by the key of {descriptor.name}")
-        runs.record_run(descriptor, model.name, run.id, digest, version.snapshot)
+        evaluation = Evaluation.model_validate_json(files["evaluation.json"])
+        made = facts_of_run(manifest, evaluation, started, finished, run.commit, image=run.image)
+        runs.record_run(descriptor, model.name, run.id, digest, version.snapshot, made)
+    mirror_run(os.environ, descriptor.name, run.id, digest, made, say)
     return digest
 
 
-def _now() -> str:
+def utc_timestamp() -> str:
+    """Return the present time as evidence has it: ISO 8601, in UTC, to the second."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -258,9 +266,9 @@ class _Split:
 
 
 def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
-    import pandas as pd
     import pyarrow.compute as pc
 
+    from pipelines.training.leaked_rows import find_leaked, hash_examples
     from pipelines.training.rows import check_columns, features_of, target_of
     from pipelines.training.split import digest_of_keys, hash_keys, in_holdout
 
@@ -277,7 +285,7 @@ def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
             f"{int(kept.sum())}",
             fix="ingest more data, or change training.holdout in model.yaml",
         )
-    whole = pd.util.hash_pandas_object(features.assign(**{f"{model.target} (target)": target}), index=False).to_numpy()
+    leaked = find_leaked(hash_examples(features, target), kept)
     holdout = Holdout(
         share=settings.holdout,
         seed=settings.seed,
@@ -285,7 +293,7 @@ def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
         training_rows=int((~kept).sum()),
         unlabelled_rows=rows.num_rows - labelled.num_rows,
         keys=digest_of_keys(keys[kept]),
-        leaked_rows=int(np.isin(whole[kept], whole[~kept]).sum()),
+        leaked_rows=int(leaked.sum()),
     )
     training = TrainingData(
         features=features[~kept].reset_index(drop=True),

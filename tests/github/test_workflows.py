@@ -16,6 +16,8 @@ import click
 import pytest
 import yaml
 
+from pipelines.declarations.project import Project
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +252,10 @@ def test_an_environment_from_outside_is_declared_before_a_job_enters_it() -> Non
     for path in WORKFLOWS:
         for name, job in jobs(path):
             environment = environment_of(job) or ""
-            assert "client_payload" not in environment, f"{path.name}: {name}"
+            if "client_payload" in environment:
+                listed = json.dumps(Project(ROOT).environments)
+                inner = environment.removeprefix("${{ ").removesuffix(" }}")
+                assert job["if"] == f"${{{{ contains(fromJSON('{listed}'), {inner}) }}}}", f"{path.name}: {name}"
             if "inputs." in environment:
                 (key,) = re.findall(r"inputs\.(\w+)", environment)
                 declared = loaded(path)["on"]["workflow_dispatch"]["inputs"][key]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipelines.data.local_rows import find_sample, read_good_rows
 from pipelines.data.row_digest import digest_of_rows
 from pipelines.declarations.bundle import Bundle, DatasetVersion
 from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.training.training_run import make_bundle
 
@@ -14,7 +17,11 @@ def bundle_of_sample(project: Project, model: str) -> tuple[Bundle, dict[str, by
     """Make the bundle that training on the sample makes."""
     declared = project.model(model)
     contract = project.contract(declared.contract)
-    rows, _ = read_good_rows(contract, find_sample(project, declared.contract))
+    try:
+        path = find_sample(project, declared.contract)
+        rows, _ = read_good_rows(contract, path, name=str(path.relative_to(project.root)))
+    except MlopsError as error:
+        pytest.fail(str(error), pytrace=False)
     content = digest_of_rows(rows, contract.primary_key)
     version = DatasetVersion(
         dataset=declared.contract, table="sample.rows", snapshot="1", content=content, rows=rows.num_rows

@@ -30,8 +30,10 @@ PARTS = {
     "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
     "lineage": "Lineage",
+    "runs": "Training runs",
     "serving": "Serving",
     "inference_log": "The inference log",
+    "shadow_traffic": "Shadow traffic",
     "mutation": "Mutation",
 }
 """Module → heading on the page, in order."""

@@ -1,22 +1,22 @@
 """Benchmark of a model's monitor: time and peak memory for a million logged requests of 20 features.
 
 Run `python -m tools.bench.model_monitor`. The log is written to an emulated account on 127.0.0.1, in objects as the
-server writes them; the monitor reads, parses and judges it, and renders the page. Its own process is measured, without
-the account's.
+server writes them; the monitor reads, parses and judges it, and renders the page. Then the log is compacted, and read
+again. A monitor finds lines only of the last hours: `compact-<model>` runs an hour before it. Its own process is
+measured, without the account's.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 from tools.bench.figures import Figure
+from tools.bench.measured_process import run_measured
 
 REQUESTS = 1_000_000
 FEATURES = 20
@@ -28,7 +28,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 def examine() -> dict[str, float]:
-    """Examine the log in this process; return seconds, CPU seconds and peak memory in 10^6 bytes."""
+    """Examine the log in this process; return seconds, CPU seconds, requests, and the size of the compressed page."""
     from pipelines.declarations.environment import EnvironmentDescriptor
     from pipelines.monitoring.model_monitor import examine_model
     from pipelines.monitoring.model_report_page import render_model_page
@@ -46,32 +46,42 @@ def examine() -> dict[str, float]:
         "requests": report.requests,
         "seconds": time.perf_counter() - begin,
         "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
-        "megabytes": used.ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024),
     }
 
 
 def measure(requests: int = REQUESTS) -> list[Figure]:
     """Return the figures."""
+    from pipelines.monitoring.log_compaction import LogCompaction
     from tests.aws import emulated_account, make_environment
-    from tools.bench.model_monitor_input import write_log
+    from tools.bench.model_monitor_input import NAME, live, write_log
 
+    at = NOW - timedelta(hours=6)
     with emulated_account() as account:
         descriptor = make_environment()
-        write_log(descriptor, requests, OBJECT_REQUESTS, FEATURES, DIGEST, NOW - timedelta(hours=6))
+        write_log(descriptor, requests, OBJECT_REQUESTS, FEATURES, DIGEST, at)
         environ = {**account.environ(), "MLOPS_ENVIRONMENT": descriptor.model_dump_json()}
         command = [sys.executable, "-m", "tools.bench.model_monitor", "examine"]
-
-        done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, check=True, text=True)
-    found = json.loads(done.stdout)
-    what = f"{found['requests']:,.0f} requests × {FEATURES} features"
-    return [
-        Figure(f"monitor of {what}", f"{found['seconds']:.1f} s", "", f"{found['cpu']:.1f} CPU s", f"≤ {SECONDS:g} s",
-               found["seconds"] <= SECONDS),
-        Figure(f"memory of the monitor of {what}", f"{found['megabytes']:.0f} MB", "", f"{found['megabytes']:.0f} MB",
-               f"≤ {MEGABYTES} MB", found["megabytes"] <= MEGABYTES),
-        Figure("its page, compressed; the same bytes again", f"{found['page'] / 1e3:.0f} kB", "",
-               f"{found['page'] / 1e3:.0f} kB", f"≤ {PAGE_BYTES / 1e3:g} kB", found["page"] <= PAGE_BYTES),
-    ]  # fmt: skip
+        used = {"in lines": run_measured(command, environ)}
+        compaction = LogCompaction(descriptor, NAME, schemas={DIGEST: live(FEATURES, DIGEST, NOW).schema})
+        done = compaction.compact_hour(at, NOW)
+        assert done.compacted == -(-requests // OBJECT_REQUESTS), done
+        used["compacted"] = run_measured(command, environ)
+    pages = {name: json.loads(each.output)["page"] for name, each in used.items()}
+    assert len(set(pages.values())) == 1, f"the log reads differently once it is compacted: {pages}"
+    figures = []
+    for form, each in used.items():
+        found, megabytes = json.loads(each.output), each.peak / 1e6
+        what = f"{found['requests']:,.0f} requests × {FEATURES} features, {form}"
+        figures += [
+            Figure(f"monitor of {what}", f"{found['seconds']:.1f} s", "", f"{found['cpu']:.1f} CPU s",
+                   f"≤ {SECONDS:g} s", found["seconds"] <= SECONDS),
+            Figure(f"memory of the monitor of {what}", f"{megabytes:.0f} MB", "", f"{megabytes:.0f} MB",
+                   f"≤ {MEGABYTES} MB", megabytes <= MEGABYTES),
+        ]  # fmt: skip
+    page = pages["in lines"] / 1e3
+    name = "its page, compressed; the same bytes again"
+    shown = f"{page:.0f} kB"
+    return [*figures, Figure(name, shown, "", shown, f"≤ {PAGE_BYTES / 1e3:g} kB", page <= PAGE_BYTES / 1e3)]
 
 
 if __name__ == "__main__":

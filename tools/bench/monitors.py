@@ -1,14 +1,13 @@
 """Benchmark of a monitor's profile: CPU time and peak memory of 20 numeric columns in Parquet.
 
-Run `python -m tools.bench.monitors`. A million rows are compared with a thousand; the report includes its plots. Ten
-million are the same file read ten times.
+Run `python -m tools.bench.monitors`. The file is read by the function that reads data files of a table. A million rows
+are compared with a thousand; the report includes its plots. Ten million are the same file read ten times.
 """
 
 from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.bench.figures import Figure
+from tools.bench.measured_process import run_measured
 
 if TYPE_CHECKING:
     from pipelines.monitoring.column_drift import ColumnComparison
@@ -65,9 +65,8 @@ def judge(comparisons: Sequence[ColumnComparison]) -> tuple[tuple[MonitorFinding
 
 
 def examine_file(path: Path, times: int) -> dict[str, float]:
-    """Profile, judge and report the file in this process; return CPU seconds and peak memory in 10^6 bytes."""
-    import pyarrow.parquet as pq
-
+    """Profile, judge and report the file in this process; return CPU seconds and the size of the page."""
+    from pipelines.data.data_files import stream_file
     from pipelines.declarations.contract import Column
     from pipelines.monitoring.column_drift import compare_column
     from pipelines.monitoring.column_profiles import profile_streams
@@ -78,8 +77,7 @@ def examine_file(path: Path, times: int) -> dict[str, float]:
 
     def batches(times: int) -> Iterator[Any]:
         for _ in range(times):
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=65_536, use_threads=False)
+            yield from stream_file(path, [column.name for column in columns])
 
     start = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     old, new = profile_streams(columns, batches(times), [next(batches(1)).slice(0, 1_000)])
@@ -89,7 +87,6 @@ def examine_file(path: Path, times: int) -> dict[str, float]:
     return {
         "profile": profiled - start,
         "report": used.ru_utime + used.ru_stime - start,
-        "megabytes": used.ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024),
         "page": float(len(page)),
     }
 
@@ -102,9 +99,10 @@ def measure() -> list[Figure]:
         generate(path)
         for times, limit in SECONDS.items():
             command = [sys.executable, "-m", "tools.bench.monitors", str(path), str(times)]
-            found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+            used = run_measured(command)
+            found = json.loads(used.output)
             rows = f"{ROWS * times // 1_000_000} million rows × {COLUMNS} columns"
-            seconds, memory = found["profile"], found["megabytes"]
+            seconds, memory = found["profile"], used.peak / 1e6
             figures += [
                 Figure(f"profile of {rows}", f"{seconds:.1f} CPU s", "", f"{seconds:.1f} s", f"≤ {limit:g} s",
                        seconds <= limit),

@@ -418,6 +418,35 @@ class InferenceRequest(Subject):
         raise MlopsError(answer.error)
 
 
+class CopiedRequest(InferenceRequest):
+    """A copy of a request to a canary: its body, and what a live pod says that it answered."""
+
+    def __init__(self, scratch: Path) -> None:
+        from pipelines.serving.shadow_receiver import ShadowReceiver
+        from tests.pipelines.serving.bundles import linear_bundle, mixed_bundle
+        from tests.pipelines.serving.conftest import served
+
+        super().__init__(scratch)
+        self.served = tuple(served(bundle(), receiver=ShadowReceiver()) for bundle in (linear_bundle, mixed_bundle))
+
+    def make(self, rng: random.Random) -> tuple[int, bytes, list[tuple[str, str]]]:
+        which, body, headers = super().make(rng)
+        live = rng.choice((b"200 0.001 91.1", b"422 1e-05 -"))
+        content = Mutator(rng).content(live) if rng.randrange(2) else live
+        return which, body, [*headers, ("live-answer", content.decode("latin-1"))]
+
+    def use(self, given: tuple[int, bytes, list[tuple[str, str]]]) -> None:
+        from pipelines.serving.shadow_protocol import SHADOW_PATH, TAKEN
+
+        which, body, headers = given
+        answer = self.served[which].infer(body, headers, SHADOW_PATH)
+        if answer.status == TAKEN:
+            return
+        if answer.status != 400:
+            raise FaultError(f"status {answer.status}: {answer.body[:300]!r}")
+        raise MlopsError(answer.error)
+
+
 class PredictionFile(Subject):
     """A Parquet file to predict by batch."""
 
@@ -669,6 +698,7 @@ SUBJECTS: dict[str, type[Subject]] = {
     "environment": EnvironmentFile,
     "landing-file": LandingFile,
     "request": InferenceRequest,
+    "copied-request": CopiedRequest,
     "prediction-file": PredictionFile,
     "alarm": AlarmEvent,
     "workflow": WorkflowFile,

@@ -33,6 +33,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "promotion/contract_changes.py": ("promotion/test_contract_changes.py",),
     "promotion/preview.py": ("promotion/test_preview.py",),
     "promotion/trial.py": ("promotion/test_trial.py", "promotion/test_gather.py"),
+    "promotion/trial_process.py": ("promotion/test_trial.py",),
     "promotion/select.py": ("promotion/test_select.py",),
     "promotion/admission.py": ("promotion/test_deploy.py",),
     "promotion/attempt.py": ("promotion/test_deploy.py",),

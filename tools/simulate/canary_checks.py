@@ -91,6 +91,69 @@ def looks(
     return zip(live, arm(rng, shares, rates[1], milliseconds, prediction), strict=True)
 
 
+def copied_looks(
+    rng: np.random.Generator, shared: float, canary_alone: float, live_alone: float, most: int
+) -> Iterator[tuple[RequestTotals, RequestTotals]]:
+    """Return the totals of the live pods and of a canary that got copies of the same requests, at each look.
+
+    Args:
+        rng: source of randomness.
+        shared: share of the requests that both releases fail.
+        canary_alone, live_alone: shares that only one of them fails.
+        most: number of copies.
+    """
+    draws = rng.random(most)
+    both = draws < shared
+    fails = both | (draws > 1 - canary_alone), both | ((draws >= shared) & (draws < shared + live_alone))
+    value = rng.normal(50, 10, most)  # both predict nearly the same
+    canary, live = (
+        _totals_at_looks(failed, value + rng.normal(0, 1, most), math.log(0.001) + rng.normal(0, 0.5, most))
+        for failed in fails
+    )
+    return zip(live, canary, strict=True)
+
+
+def _totals_at_looks(
+    failed: NDArray[np.bool_], values: NDArray[np.float64], logs: NDArray[np.float64]
+) -> list[RequestTotals]:
+    """Return what one side has answered at each look.
+
+    Args:
+        failed: requests that ended in an error.
+        values: their predictions.
+        logs: logarithms of their latencies.
+    """
+    at = np.arange(LOOK, len(failed) + 1, LOOK) - 1
+    right = np.where(failed, 0.0, 1.0)
+    columns = [
+        np.cumsum(one)[at].tolist() for one in (right, right * logs, right * logs**2, right * values, right * values**2)
+    ]
+    slow = np.cumsum(right * (logs > math.log(BOUNDS.p99_ms / 1000)))[at].tolist()
+    return [
+        RequestTotals(
+            requests=int(index + 1),
+            errors=int(index + 1 - answered),
+            slow=int(late),
+            latency=Moments(answered, log, log_square),
+            predictions=Moments(answered, total, square),
+        )
+        for index, late, answered, log, log_square, total, square in zip(at.tolist(), slow, *columns, strict=True)
+    ]
+
+
+def copied(shared: float, alone: float, within: int = GOOD_REQUESTS, live_alone: float | None = None) -> Run:
+    """Return a run: True if a shadow step stops a canary within a number of copies.
+
+    Args:
+        shared: share of the requests that both releases fail.
+        alone: share that only the canary fails.
+        within: number of copies.
+        live_alone: share that only the live release fails; as many as the canary by default.
+    """
+    other = alone if live_alone is None else live_alone
+    return lambda rng: any(stops(*found) for found in copied_looks(rng, shared, alone, other, within))
+
+
 def judge(live: RequestTotals, canary: RequestTotals) -> CanaryVerdict:
     """Judge a canary as the check does."""
     return judge_canary(canary, live, BOUNDS)
@@ -217,8 +280,25 @@ def _first_verdicts() -> dict[str, Simulation]:
     }
 
 
+def _copied_ones() -> dict[str, Simulation]:
+    return {
+        f"shadow step: a good canary stopped, {100 * base:g} % errors, half of them on both sides": Simulation(
+            copied(base / 2, base / 2), at_most=0.05
+        )
+        for base in (0.002, 0.02, 0.05)
+    } | {
+        "shadow step: a good canary stopped, 5 % errors, all of them on both sides": Simulation(
+            copied(0.05, 0.0), at_most=0.05
+        ),
+        "shadow step: 2 to 10 % errors found in 200 copies": Simulation(
+            copied(0.02, 0.08, 200, live_alone=0.0), 4_000, at_least=0.5
+        ),
+    }
+
+
 SIMULATIONS: Mapping[str, Simulation] = {
     **_good_ones(),
+    **_copied_ones(),
     **_bad_ones(),
     **_first_verdicts(),
     **{_naive(name, base): Simulation(good(base, 0.5, rule)) for name, rule in _RULES.items() for base in _NAIVE_BASES},

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from laptop.cluster.cluster import AUTHORITY, Cluster
+from laptop.cluster import AUTHORITY
+from laptop.cluster.cluster import Cluster
 from laptop.cluster.image_source import MissingImageError
 from laptop.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
 from laptop.tests.cluster.raw_api import ApiError, Client

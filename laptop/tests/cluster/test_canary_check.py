@@ -6,7 +6,7 @@ import copy
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -20,6 +20,7 @@ from laptop.cluster.kinds import (
     SERVICE_ACCOUNT,
 )
 from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, new_namespace
+from pipelines.cluster.canary_logs import reason_of_check
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import bundles
 from tests.aws import EmulatedAccount, emulated_account, make_environment
@@ -133,13 +134,9 @@ class Stage:
         """
         manifest = json.loads(json.dumps(self._here(self._manifests["Rollout"])).replace(BUNDLE, bundle))
         pod, canary = manifest["spec"]["template"]["spec"], manifest["spec"]["strategy"]["canary"]
-        self._run(pod, command, {"PYTHONPATH": str(ROOT)})
+        self._run(pod, command, {"PYTHONPATH": str(ROOT), **self.server_variables()})
         del pod["containers"][0]["lifecycle"]
-        steps = canary["steps"][:2]
-        steps[0]["setWeight"] = weight
-        (duration,) = [argument for argument in steps[1]["analysis"]["args"] if argument["name"] == "seconds"]
-        duration["value"] = str(seconds)
-        canary |= {"scaleDownDelaySeconds": 5, "steps": steps}
+        canary |= {"scaleDownDelaySeconds": 5, "steps": self.first_steps(canary["steps"], weight, seconds)}
         manifest["spec"]["replicas"] = 1
         found = self.cluster.client.get(ROLLOUT.path(self.namespace, MODEL))
         if found is None:
@@ -156,12 +153,30 @@ class Stage:
         seen: dict[str, Any] = self.cluster.wait(ROLLOUT, self.namespace, MODEL, over, seconds=120)["status"]
         return seen
 
+    def server_variables(self) -> dict[str, str]:
+        """Return variables of the servers that differ from those of the program."""
+        return {}
+
+    @staticmethod
+    def first_steps(steps: list[dict[str, Any]], weight: int, seconds: int) -> list[dict[str, Any]]:
+        """Return the steps of the program up to the first analysis, with another weight and duration."""
+        first = steps[:2]
+        first[0]["setWeight"] = weight
+        set_seconds(first[1], seconds)
+        return first
+
     def served(self) -> set[str]:
         """Return the digests that answer the endpoint's clients."""
         import urllib.request
 
         url = f"{self.cluster.address(self.namespace, MODEL)}/v2/models/{MODEL}"
         return {json.load(urllib.request.urlopen(url, timeout=10))["versions"][0] for _ in range(10)}
+
+    def reason(self, bundle: str, outcome: Literal["failed", "inconclusive"]) -> str:
+        """Return what a deployment says about the check of a bundle."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KUBECONFIG", str(self.cluster.home / "kubeconfig"))
+            return reason_of_check(self.namespace, MODEL, bundle, outcome)
 
     def output(self, metric: str) -> list[str]:
         """Return the output of each try of a check of the last analysis."""
@@ -171,6 +186,12 @@ class Stage:
         )
         pods = self.cluster.pods_of(self.namespace, last["metadata"]["name"])
         return [self.cluster.log(self.namespace, pod["metadata"]["name"]) for pod in pods]
+
+
+def set_seconds(step: dict[str, Any], seconds: int) -> None:
+    """Change how long an analysis step lasts."""
+    (duration,) = [argument for argument in step["analysis"]["args"] if argument["name"] == "seconds"]
+    duration["value"] = str(seconds)
 
 
 def _whole(number: str) -> int | float:
@@ -219,24 +240,29 @@ def test_a_release_with_correct_answers_takes_all_traffic(
 def test_a_wrong_release_loses_its_traffic_at_the_first_check(
     stage: Stage, trusted: str, descriptor: EnvironmentDescriptor, wrong: dict[str, Any], expected: str
 ) -> None:
-    status = stage.release(released(descriptor, 3), **wrong)
+    digest = released(descriptor, 3)
+    status = stage.release(digest, **wrong)
     assert status["phase"] == "Degraded"
     assert 'Metric "harm" assessed Failed' in status["message"]
     assert stage.served() == {trusted}
     (printed,) = stage.output("harm")
     assert printed.startswith("failed: ")
     assert expected in printed
+    assert expected in stage.reason(digest, "failed")
     assert stage.release(trusted)["phase"] == "Healthy"
 
 
 def test_a_release_that_cannot_be_asked_is_neither_aborted_nor_promoted(
     stage: Stage, trusted: str, descriptor: EnvironmentDescriptor
 ) -> None:
-    status = stage.release(released(descriptor, 4), status=503)
+    digest = released(descriptor, 4)
+    status = stage.release(digest, status=503)
     assert status["phase"] == "Paused"
     assert [pause["reason"] for pause in status["pauseConditions"]] == ["InconclusiveAnalysisRun"]
     assert status["canary"]["weights"]["canary"]["weight"] == 10
     (printed,) = stage.output("verdict")
     assert printed.startswith("inconclusive: ")
     assert "answered 503" in printed
+    assert "answered 503" in stage.reason(digest, "inconclusive")
+    assert stage.reason(digest, "failed") == ""
     assert stage.release(trusted)["phase"] == "Healthy"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from laptop.cluster.alb import DRAINING, HEALTHY, INITIAL, LoadBalancers, gate_of, hostname_of
+from laptop.cluster.alb import DRAINING, HEALTHY, INITIAL, INTERNET, LoadBalancers, gate_of, hostname_of
 from laptop.cluster.routes import ACTIONS, PodAddress, forward_action
 from laptop.delays import Delays
 from laptop.tests.cluster.running_cluster import SetClock
@@ -38,8 +38,14 @@ def clock() -> SetClock:
 
 
 @pytest.fixture
-def balancers(clock: SetClock) -> LoadBalancers:
-    return LoadBalancers(DELAYS, clock)
+def faults() -> set[str]:
+    """Faults that the laptop has; tests change it."""
+    return set()
+
+
+@pytest.fixture
+def balancers(clock: SetClock, faults: set[str]) -> LoadBalancers:
+    return LoadBalancers(DELAYS, clock, lambda: faults)
 
 
 def weight_of(found: dict[str, Any]) -> int:
@@ -132,6 +138,68 @@ def test_a_target_that_leaves_still_gets_requests_for_a_while(balancers: LoadBal
     assert balancers.routable("n", "stable", ["i-1"]) == []
     balancers.register("n", "stable", [])
     assert not balancers.is_target("n", "stable", "pod-1")
+
+
+def test_a_stuck_load_balancer_is_active_once_the_fault_ends(
+    balancers: LoadBalancers, clock: SetClock, faults: set[str]
+) -> None:
+    other = {"metadata": {**ingress()["metadata"], "uid": "i-2"}, "spec": {}}
+    balancers.see(other, "eu-west-1")
+    clock.pass_time(150)
+    balancers.see(ingress(), "eu-west-1")
+    balancers.register("n", "stable", [POD])
+    clock.pass_time(10)
+    faults.add("load-balancer-stuck")
+    assert (balancers.is_active("i-1"), balancers.is_active("i-2")) == (False, True)
+    clock.pass_time(10_000)
+    assert (balancers.is_active("i-1"), balancers.is_active("i-2")) == (False, True)
+    assert balancers.health("n", "stable", "pod-1", ["i-1"]) == INITIAL
+    faults.clear()
+    assert balancers.is_active("i-1")
+    assert balancers.health("n", "stable", "pod-1", ["i-1"]) == HEALTHY
+
+
+def test_nobody_need_look_while_a_load_balancer_gets_stuck(
+    balancers: LoadBalancers, clock: SetClock, faults: set[str]
+) -> None:
+    faults |= {"load-balancer-stuck", "targets-stuck"}
+    balancers.see(ingress(), "eu-west-1")
+    balancers.register("n", "stable", [POD])
+    clock.pass_time(10_000)
+    assert not balancers.is_active("i-1")
+    faults.remove("load-balancer-stuck")
+    assert balancers.is_active("i-1")
+    assert balancers.routable("n", "stable", ["i-1"]) == []
+
+
+def test_stuck_targets_leave_healthy_ones_alone(balancers: LoadBalancers, clock: SetClock, faults: set[str]) -> None:
+    balancers.see(ingress(), "eu-west-1")
+    balancers.register("n", "stable", [POD])
+    clock.pass_time(150)
+    faults.add("targets-stuck")
+    assert balancers.routable("n", "stable", ["i-1"]) == [POD]
+    balancers.register("n", "stable", [POD, OTHER])
+    clock.pass_time(10_000)
+    assert balancers.routable("n", "stable", ["i-1"]) == [POD]
+    faults.clear()
+    assert balancers.routable("n", "stable", ["i-1"]) == [POD, OTHER]
+
+
+def test_a_name_that_is_gone_is_gone_for_runners_only(
+    balancers: LoadBalancers, clock: SetClock, faults: set[str]
+) -> None:
+    name = balancers.see(ingress(), "eu-west-1")
+    clock.pass_time(1000)
+    faults.add("dns-gone")
+    assert (balancers.resolve(name, INTERNET), balancers.resolve(name, "private network")) == (False, True)
+    faults.clear()
+    assert balancers.resolve(name, INTERNET)
+
+
+def test_host_names_in_rules_lead_to_the_load_balancer(balancers: LoadBalancers) -> None:
+    balancers.see({**ingress(), "spec": {"rules": [{"host": "m.example.com"}]}}, "eu-west-1")
+    assert balancers.find("M.example.com") == "i-1"
+    assert balancers.find("n.example.com") is None
 
 
 def test_gates_of_different_services_differ() -> None:

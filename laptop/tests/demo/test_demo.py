@@ -56,6 +56,14 @@ def test_the_demo_names_a_missing_sample_and_starts_nothing(
     assert (done.output, list(project.root.glob(".mlops"))) == ("", [])
 
 
+def test_a_fault_of_load_balancers_needs_a_realistic_laptop(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(lifecycle, "stop", lambda home: pytest.fail("the demo started"))
+    done = CliRunner().invoke(mlops, ["demo", "--fault", "targets-stuck"])
+    assert isinstance(done.exception, MlopsError)
+    assert done.exception.fix == "add --realistic."
+
+
 def test_a_clone_without_a_sample_model_has_nothing_of_it(tmp_path: Path) -> None:
     made = own_clone(Project(ROOT), tmp_path / "clone", without=[CENSUS])
     assert CENSUS.model not in made.model_names

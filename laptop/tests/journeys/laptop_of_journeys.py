@@ -16,21 +16,39 @@ from laptop.github.hub import Hub
 from laptop.laptop_target import LaptopTarget
 from laptop.lifecycle import Laptop
 from laptop.publishing import publish_locally
+from laptop.shell_environment import network_variables
 from pipelines.declarations.project import Project
 
-REALISTIC = "MLOPS_TEST_REALISTIC"
-"""Variable with the time scale of a realistic laptop; `make test-realistic` sets it."""
+REALISTIC = "REALISTIC_JOURNEYS"
+"""Variable with the time scale of a realistic laptop; `make test-realistic` sets it.
 
-_SCALE = float(os.environ.get(REALISTIC) or 0)  # now: journeys remove the variables of this project
+Not one of the project, `MLOPS_…`: tests remove these from their environment before this module is imported.
+"""
+
+SCALE = float(os.environ.get(REALISTIC) or 0)
+"""Time scale of a realistic laptop; 0 for one that is not."""
 
 
-def start_laptop(home: Path, root: Path, patch: pytest.MonkeyPatch) -> Laptop:
-    """Start a laptop that ends with this process. The process is its administrator."""
-    if not _SCALE:
-        return lifecycle.start(home, root, attached=True)
+def start_laptop(
+    home: Path, root: Path, patch: pytest.MonkeyPatch, *, time_scale: float = 1.0, scale: float = SCALE
+) -> Laptop:
+    """Start a laptop that ends with this process. The process is its administrator, inside of the private network.
+
+    Args:
+        home: the laptop's home.
+        root: repository that it is started for.
+        patch: sets variables.
+        time_scale: factor applied to declared rollout pauses, unless the laptop is realistic.
+        scale: how many times as fast time runs on a realistic laptop; 0 for one that is not.
+    """
+    if not scale:
+        return lifecycle.start(home, root, attached=True, time_scale=time_scale)
     patch.setenv(lifecycle.ADMINISTRATOR, "1")
-    chosen = delays.realistic(time_scale=_SCALE)
-    return lifecycle.start(home, root, attached=True, time_scale=1 / _SCALE, delays=chosen)
+    chosen = delays.realistic(time_scale=scale)
+    running = lifecycle.start(home, root, attached=True, time_scale=1 / scale, delays=chosen)
+    for name, value in network_variables(running).items():
+        patch.setenv(name, value)
+    return running
 
 
 def bring_up_dev(project: Project, home: Path, running: Laptop, patch: pytest.MonkeyPatch) -> tuple[LaptopTarget, Hub]:

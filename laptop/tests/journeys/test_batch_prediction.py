@@ -18,11 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, batches
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import one_environment
 from laptop.tests.journeys.test_model_monitor import hub_release
 from laptop.tests.journeys.test_rollbacks import Trial
@@ -96,7 +95,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         edit(project.model_file(MODEL), "gates", "latency", "p99_ms", value=1000.0)  # this machine may be busy
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        running = lifecycle.start(home, project.root, attached=True)
+        running = start_laptop(home, project.root, patch)
         here, hub = bring_up_dev(project, home, running, patch)
         trial = Trial(hub, here.descriptor("dev"), runs={})
         first = batches(Project(project.root), folder / "batches")["first"]

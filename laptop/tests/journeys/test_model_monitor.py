@@ -19,11 +19,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from laptop import lifecycle
 from laptop.demo.material import MODEL, batches
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import one_environment
 from laptop.tests.journeys.test_rollbacks import WAIT_SECONDS, Trial
 from pipelines.cli.main import mlops
@@ -131,7 +130,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredMod
         edit(project.model_file(MODEL), "gates", "latency", "p99_ms", value=1000.0)  # this machine may be busy
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        running = lifecycle.start(home, project.root, attached=True)
+        running = start_laptop(home, project.root, patch)
         here, hub = bring_up_dev(project, home, running, patch)
         trial = Trial(hub, here.descriptor("dev"), runs={})
         first = batches(Project(project.root), folder / "batches")["first"]

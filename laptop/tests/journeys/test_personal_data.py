@@ -23,10 +23,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, batches
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import one_environment
 from laptop.tests.journeys.test_model_monitor import FEATURES, await_true, hub_release, logged
 from laptop.tests.journeys.test_rollbacks import Trial
@@ -137,7 +136,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
         edit(project.model_file(MODEL), "monitoring", value={"minimum_rows": 100})
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        running = lifecycle.start(home, project.root, attached=True)
+        running = start_laptop(home, project.root, patch)
         here, hub = bring_up_dev(project, home, running, patch)
         made = Written(here.descriptor("dev"))
         first = batches(Project(project.root), folder / "batches")["first"]

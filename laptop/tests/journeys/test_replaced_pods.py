@@ -13,10 +13,9 @@ import boto3
 import pytest
 from lightkube.resources.core_v1 import Pod
 
-from laptop import lifecycle
 from laptop.demo.material import MODEL, batches
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import one_environment
 from laptop.tests.journeys.test_model_monitor import await_true
 from laptop.tests.journeys.test_rollbacks import Trial
@@ -99,7 +98,7 @@ def replaced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaced]:
         edit(project.model_file(MODEL), "gates", "latency", "p99_ms", value=1000.0)  # this machine may be busy
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        running = lifecycle.start(home, project.root, attached=True, time_scale=0.2)
+        running = start_laptop(home, project.root, patch, time_scale=0.2)
         here, hub = bring_up_dev(project, home, running, patch)
         with hub.serving():
             trial = Trial(hub, here.descriptor("dev"), runs={})

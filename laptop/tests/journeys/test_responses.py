@@ -15,7 +15,6 @@ import boto3
 import pytest
 from click.testing import CliRunner
 
-from laptop import lifecycle
 from laptop.demo.material import MODEL, batches
 from laptop.demo.traffic_watch import TrafficWatch
 from laptop.faults import Faults
@@ -25,7 +24,7 @@ from laptop.github.hub import Hub
 from laptop.github.runner.results import WorkflowRun
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import log, one_environment
 from laptop.tests.journeys.test_rollbacks import Trial
 from pipelines.cli.main import mlops
@@ -109,7 +108,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
         pin_images(project, "dev", local_digests(project))
         edit(project.stack_file("dev"), "config", "mlops:environment", "monitoring", value=github)
         patch.chdir(project.root)
-        running = lifecycle.start(home, project.root, attached=True)
+        running = start_laptop(home, project.root, patch)
         here, hub = bring_up_dev(project, home, running, patch)
         made = Answers(hub, here, here.descriptor("dev"), f"{project.name}-dev")
         for name, value in hub.environ(AUTHOR).items():

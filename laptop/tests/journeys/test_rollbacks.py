@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, batches
 from laptop.github.hosting import APPROVER, AUTHOR
 from laptop.github.hub import Hub
 from laptop.github.runner.results import WorkflowRun
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import log, one_environment
 from pipelines.cli.main import mlops
 from pipelines.cluster.rollouts import served_bundle
@@ -89,7 +88,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         edit(project.model_file(MODEL), "serving", "rollout", value=LONG_PAUSE)
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        running = lifecycle.start(home, project.root, attached=True)
+        running = start_laptop(home, project.root, patch)
         here, hub = bring_up_dev(project, home, running, patch)
         made = Trial(hub, here.descriptor("dev"), runs={})
         with hub.serving():
@@ -184,6 +183,6 @@ def test_an_alarm_about_a_stopped_bundle_needs_nothing(trial: Trial) -> None:
 
 def test_an_alarm_about_an_unknown_environment_enters_none(trial: Trial) -> None:
     unknown = run(trial, "unknown")
-    assert unknown.job("read").conclusion == "failure"
-    assert "production" in log(unknown.job("read"))
+    assert unknown.job("refuse").conclusion == "failure"
+    assert 'unknown environment: "production"' in log(unknown.job("refuse"))
     assert unknown.job("respond").conclusion == "skipped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.markdown import escape, link, short_digest
 from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh
@@ -35,7 +36,7 @@ def ask_people(project: Project, gh: Gh, alarm: Alarm, alarm_id: str, run: str) 
             f"{alarm.model} in {alarm.environment}: {check}",
             render_question(alarm, check, owner, alarm_id, run),
             [ALARM_LABEL],
-            once=_once(alarm_id),
+            once=_once(alarm, alarm_id),
         )
         for check in alarm.checks or (_OTHER,)
     ]
@@ -50,7 +51,7 @@ def render_question(alarm: Alarm, check: str, owner: str, alarm_id: str, run: st
             f"or the page: `mlops monitor report {alarm.model} --env {alarm.environment} --report {alarm.report}`\n\n"
         )
     return (
-        f"{_once(alarm_id)}\n"
+        f"{_once(alarm, alarm_id)}\n"
         f"The monitor of **{alarm.model}** in **{alarm.environment}** found: {escape(alarm.reason)}\n\n"
         f"Bundle: `{short_digest(alarm.bundle)}`. Owner: {escape(owner)}. "
         f"Response: {alarm.wanted}{f' ({link(run)})' if run else ''}.\n\n"
@@ -60,5 +61,7 @@ def render_question(alarm: Alarm, check: str, owner: str, alarm_id: str, run: st
     )
 
 
-def _once(alarm_id: str) -> str:
-    return f"<!-- alarm {alarm_id} -->"
+def _once(alarm: Alarm, alarm_id: str) -> str:
+    # With what it says: everyone with write access can send another alarm with this id before.
+    said = digest_of_value([alarm.wanted, alarm.bundle, alarm.reason]).removeprefix("sha256:")
+    return f"<!-- alarm {alarm_id} {said[:12]} -->"

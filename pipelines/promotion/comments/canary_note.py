@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipelines.declarations.model import Serving
@@ -39,6 +40,11 @@ def canary_note(serving: Serving, environment: str, pauses: bool, traffic: LiveT
     counted = traffic if traffic is not None and traffic.requests else None
     base = (counted.errors + 0.5) / (counted.requests + 1) if counted else _UNKNOWN_ERROR_RATE
     steps = []
+    if (shadow := serving.shadow) is not None:
+        # A copy counts on both sides.
+        copies = math.ceil(requests_needed(0.5, base, serving.canary.error_increase) / 2)
+        time = f", {duration(copies * counted.seconds / counted.requests * 100 / shadow.percent)}" if counted else ""
+        steps.append(f"before any traffic, with {shadow.percent} % copied, about {copies:,} copies{time}")
     for step in serving.rollout:
         needed = requests_needed(step.weight / 100, base, serving.canary.error_increase)
         time = f", {duration(needed * counted.seconds / counted.requests)}" if counted else ""

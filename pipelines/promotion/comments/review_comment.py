@@ -39,7 +39,7 @@ def render_review(
         lines.append(
             f"- ❌ {escape(name)}: breaking: {escape('; '.join(breaks))}"
             if breaks
-            else f"- ✅ {escape(name)}: no breaking change"
+            else f"- ✅ {escape(name)}: breaks no consumer"
         )
     if contracts:
         lines.append("")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import FreezeWindow, ImageRules
 from pipelines.declarations.names import ImageName, Name
+from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry.container_images import ScanResult
 from pipelines.registry.image_records import ImageRecord
 
@@ -68,7 +69,7 @@ class PinFacts(Declaration):
         unknown: name of a fact → why it could not be read.
     """
 
-    now: AwareDatetime
+    now: Timestamp
     environment: Name
     image: ImageName
     digest: Digest | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.digests import Digest
@@ -17,6 +17,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Gates
 from pipelines.declarations.names import Name
 from pipelines.declarations.release import Release
+from pipelines.declarations.timestamps import Timestamp
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -117,7 +118,7 @@ class Predecessor(Declaration):
     """
 
     environment: Name
-    verified_at: AwareDatetime | None
+    verified_at: Timestamp | None
     live: bool
     requests: Count
     errors: Count
@@ -149,7 +150,7 @@ class Facts(Declaration):
         unknown: name of a fact → why it could not be read.
     """
 
-    now: AwareDatetime
+    now: Timestamp
     release: Release
     changed_files: tuple[str, ...]
     files: tuple[FileContent, ...]

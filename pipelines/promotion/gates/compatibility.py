@@ -13,9 +13,16 @@ def incompatibilities(live: RequestSchema, candidate: RequestSchema) -> list[str
     """Return the breaking changes of a request schema: rejected requests and differently shaped answers."""
     old_inputs, new_inputs = ({tensor.name: tensor for tensor in s.inputs} for s in (live, candidate))
     found = [f"input {name} was removed" for name in old_inputs if name not in new_inputs]
-    found += [f"input {name} was added and is required" for name in new_inputs if name not in old_inputs]
+    found += [
+        f"input {name} was added and is required"
+        for name, tensor in new_inputs.items()
+        if name not in old_inputs and not all(column.optional for column in tensor.columns)
+    ]
     for name in (name for name in old_inputs if name in new_inputs):
         old, new = old_inputs[name], new_inputs[name]
+        added = new.columns[len(old.columns) :]
+        if added and old.datatype == new.datatype and all(column.optional for column in added):
+            new = new.model_copy(update={"shape": old.shape, "columns": new.columns[: len(old.columns)]})
         if (old.datatype, old.shape) != (new.datatype, new.shape):
             found.append(f"input {name}: was {old.datatype} {list(old.shape)}, is {new.datatype} {list(new.shape)}")
         elif [column.name for column in old.columns] != [column.name for column in new.columns]:
@@ -48,6 +55,8 @@ def _narrowed(old: RequestColumn, new: RequestColumn) -> list[str]:
             found.append(f"{old.name} may no longer be {', '.join(map(str, gone))}")
     if old.nullable and not new.nullable:
         found.append(f"{old.name} is now required")
+    if old.optional and not new.optional:
+        found.append(f"{old.name} may no longer be left out")
     return found
 
 
@@ -55,6 +64,23 @@ def _bound(column: RequestColumn, side: str, sign: int) -> tuple[float, bool]:
     """Return the effective bound on one side and whether it is exclusive; a greater one allows fewer values."""
     both = ((getattr(column, side), False), (getattr(column, f"exclusive_{side}"), True))
     return max(((sign * value, strict) for value, strict in both if value is not None), default=(-math.inf, False))
+
+
+def _only_adds(live: RequestSchema, candidate: RequestSchema) -> bool:
+    """Return whether the candidate would be compatible if callers could leave out what is new."""
+    known = {column.name for tensor in live.inputs for column in tensor.columns}
+    inputs = tuple(
+        tensor.model_copy(
+            update={
+                "columns": tuple(
+                    column.model_copy(update={"optional": column.optional or column.name not in known})
+                    for column in tensor.columns
+                )
+            }
+        )
+        for tensor in candidate.inputs
+    )
+    return not incompatibilities(live, candidate.model_copy(update={"inputs": inputs}))
 
 
 def compatibility(facts: Facts) -> Verdict:
@@ -73,5 +99,7 @@ def compatibility(facts: Facts) -> Verdict:
     found = incompatibilities(facts.live_schema, facts.request_schema)
     if found:
         fix = "release it as a new model, and move the callers"
+        if _only_adds(facts.live_schema, facts.request_schema):
+            fix = f"list the new features in serving.optional_features of model.yaml, and train again; or {fix}"
         return failed("compatibility", f"{len(found)} breaking", threshold, "; ".join(found[:5]), fix)
     return passed("compatibility", "0 breaking", threshold, "every valid request stays valid")

@@ -19,14 +19,24 @@ def leakage(facts: Facts) -> Verdict:
     holdout = facts.evaluation.holdout
     found = counted(holdout.leaked_rows, "row")
     if holdout.leaked_rows > bound.maximum_share * holdout.rows:
-        why = f"{holdout.leaked_rows} of {holdout.rows} holdout rows are also in the training set"
-        return failed("leakage", found, threshold, why, _fix(bound))
-    which = f"{holdout.leaked_rows} of {holdout.rows} holdout rows are" if holdout.leaked_rows else ""
-    why = f"{which or f'none of {holdout.rows} holdout rows is'} among the {holdout.training_rows} training rows"
+        which = f"{holdout.leaked_rows} of {holdout.rows} holdout rows {_verb(holdout.leaked_rows)}"
+        why = f"{which} also in the training set: features and target are equal"
+        return failed("leakage", found, threshold, why, _fix(bound, holdout.leaked_rows / holdout.rows))
+    which = f"{holdout.leaked_rows} of {holdout.rows} holdout rows {_verb(holdout.leaked_rows)}"
+    if not holdout.leaked_rows:
+        which = f"none of {holdout.rows} holdout rows is"
+    why = f"{which} among the {holdout.training_rows} training rows"
     return passed("leakage", found, threshold, why)
 
 
-def _fix(bound: Leakage) -> str:
+def _verb(rows: int) -> str:
+    return "is" if rows == 1 else "are"
+
+
+def _fix(bound: Leakage, share: float) -> str:
     if bound.maximum_share:
-        return "remove the duplicates from the data"
-    return "remove the duplicates from the data; if rows are equal by chance, bound their share in gates.leakage"
+        return f"remove the duplicates from the data; found a share of {share:.2g}"
+    return (
+        "remove the duplicates from the data; if rows are equal by chance, allow a share of them in model.yaml: "
+        f"gates.leakage.maximum_share; found {share:.2g}"
+    )

@@ -157,13 +157,26 @@ def test_all_invalid_declarations_are_listed_at_once(tmp_path: Path) -> None:
     assert "x.odcs.yaml:1: kind: expected 'DataContract', found \"Nothing\"" in done.stderr
 
 
+def test_a_sample_that_lacks_a_new_column_is_named(tmp_path: Path) -> None:
+    root = make_repository(tmp_path).root
+    assert run("validate", cwd=root).returncode == 0
+    sample = root / "data-contracts" / "samples" / "diabetes-patients.csv"
+    header, rows = sample.read_text().split("\n", 1)
+    sample.write_text(header.replace("bmi", "body_mass") + "\n" + rows)
+    done = run("validate", cwd=root)
+    assert done.returncode == 1
+    assert "data-contracts/samples/diabetes-patients.csv is rejected: expected the columns" in done.stderr
+    assert "no 'bmi'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_contract_change_that_breaks_consumers_is_refused(tmp_path: Path) -> None:
     contract = make_repository(tmp_path).root / "data-contracts" / "diabetes-patients.odcs.yaml"
     said = contract.read_text()
     contract.write_text(said.replace("maximum: 120", "maximum: 110"))
     commit_all(tmp_path / "clone", "Narrow")
     done = run("validate", "--base", "HEAD^", cwd=tmp_path / "clone")
-    assert "data-contracts/diabetes-patients.odcs.yaml breaks nothing." in done.stdout, done.stderr
+    assert "data-contracts/diabetes-patients.odcs.yaml breaks no consumer." in done.stdout, done.stderr
     contract.write_text(said)
     commit_all(tmp_path / "clone", "Widen")
     done = run("validate", "--base", "HEAD^", cwd=tmp_path / "clone")

@@ -1,4 +1,4 @@
-"""The reason of a canary check without a verdict, from the logs of its pods."""
+"""The reason of the outcome of a canary check, from the logs of its pods."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.canary_logs import why_inconclusive
+from pipelines.cluster.canary_logs import reason_of_check
 from tests.pipelines.cluster.conftest import Api
 
 PODS = "/api/v1/namespaces/models/pods"
 
 
-def pod(name: str, minute: int) -> dict[str, Any]:
-    return {"metadata": {"name": name, "creationTimestamp": f"2026-01-05T12:{minute:02}:00Z"}}
+BUNDLE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def pod(name: str, minute: int, bundle: str = BUNDLE) -> dict[str, Any]:
+    metadata = {"name": name, "creationTimestamp": f"2026-01-05T12:{minute:02}:00Z"}
+    return {"metadata": metadata, "spec": {"containers": [{"name": "check", "command": ["check", "--bundle", bundle]}]}}
 
 
 def test_the_newest_check_without_a_verdict_says_why(api: Api) -> None:
@@ -21,11 +25,20 @@ def test_the_newest_check_without_a_verdict_says_why(api: Api) -> None:
     api.on("GET", f"{PODS}/old/log", "inconclusive: an earlier one\n")
     api.on("GET", f"{PODS}/new/log", "errors: …\ninconclusive: no verdict yet: about 40 more are needed\n")
     api.on("GET", f"{PODS}/harm/log", "")
-    assert why_inconclusive("models", "price") == "no verdict yet: about 40 more are needed"
+    found = reason_of_check("models", "price", BUNDLE, "inconclusive")
+    assert found == "no verdict yet: about 40 more are needed"
     assert ("GET", PODS, {"labelSelector": ["app.kubernetes.io/name=check-price"]}) in api.asked
 
 
 @pytest.mark.parametrize("answer", [{"items": [], "metadata": {}}, {"items": [pod("a", 1)], "metadata": {}}, 403])
 def test_a_reason_that_cannot_be_read_is_left_out(api: Api, answer: Any) -> None:
     api.on("GET", PODS, answer)
-    assert why_inconclusive("models", "price") == ""
+    assert reason_of_check("models", "price", BUNDLE, "inconclusive") == ""
+
+
+def test_only_the_checks_of_the_bundle_on_trial_count(api: Api) -> None:
+    api.on("GET", PODS, {"items": [pod("new", 9, OTHER), pod("old", 1)], "metadata": {}})
+    api.on("GET", f"{PODS}/new/log", "failed: another bundle\n")
+    api.on("GET", f"{PODS}/old/log", "failed: worse than the live pods\n")
+    assert reason_of_check("models", "price", BUNDLE, "failed") == "worse than the live pods"
+    assert reason_of_check("models", "price", BUNDLE, "inconclusive") == ""

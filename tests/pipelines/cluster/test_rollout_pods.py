@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.rollout_pods import ServingPod, live_pods
+from pipelines.cluster.rollout_pods import ServingPod, live_pods, why_not_ready
 from pipelines.declarations.errors import MlopsError
 from tests.pipelines.cluster.conftest import Api
 
@@ -69,3 +69,42 @@ def test_a_missing_rollout_is_an_error(api: Api) -> None:
     with connect("models") as client, pytest.raises(MlopsError, match="no Rollout 'price'") as caught:
         live_pods(client, "price")
     assert "KUBECONFIG" in caught.value.fix
+
+
+GATE = "target-health.elbv2.k8s.aws/k8s-price"
+GATED = {"readinessGates": [{"conditionType": GATE}]}
+
+
+def condition(type_: str, status: str, **more: str) -> dict[str, Any]:
+    return {"conditions": [{"type": type_, "status": status, **more}]}
+
+
+def container(**more: Any) -> dict[str, Any]:
+    known = {"name": "serve", "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
+    return {"containerStatuses": [known | more]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "expected"),
+    [
+        ({}, condition("PodScheduled", "False", reason="Unschedulable", message="no node"), "Unschedulable: no node"),
+        ({}, container(state={"waiting": {"reason": "ErrImagePull", "message": "no"}}), "ErrImagePull: no"),
+        ({}, container(lastState={"terminated": {"exitCode": 3}}), "the container serve ended with exit code 3"),
+        (GATED, condition(GATE, "False", reason="Timeout"), f"its readiness gate {GATE} is not met: Timeout"),
+        (GATED, {"conditions": []}, f"its readiness gate {GATE} is not met"),
+        ({}, condition("Ready", "False", reason="ContainersNotReady"), "ContainersNotReady"),
+        ({}, condition("Ready", "True"), ""),
+        ({}, {}, ""),
+    ],
+)
+def test_a_pod_that_is_not_ready_says_why(api: Api, spec: Any, status: Any, expected: str) -> None:
+    one, other = pod("a"), pod("b", ready="False")
+    one["spec"] |= spec
+    one["spec"]["containers"][0]["command"] = ["python", "--bundle", "b1"]
+    api.on("GET", PODS, {"items": [other, one | {"status": status}], "metadata": {}})
+    assert why_not_ready("models", "price", "b1") == (f"the pod a is not ready: {expected}" if expected else "")
+
+
+def test_a_reason_that_cannot_be_read_is_left_out(api: Api) -> None:
+    api.on("GET", PODS, 403)
+    assert why_not_ready("models", "price", "b1") == ""

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 from pipelines.cluster.rollouts import (
+    FailedRolloutError,
     InconclusiveCanaryError,
     OvertakenError,
     RolloutState,
@@ -121,7 +122,7 @@ def test_a_rollout_is_followed_until_it_receives_all_traffic(api: Api) -> None:
 
 def test_an_aborted_rollout_is_an_error_with_its_reason(api: Api) -> None:
     api.on("GET", PATH, rollout(observedGeneration="3", phase="Degraded", message="metric golden failed"))
-    with pytest.raises(MlopsError, match="the rollout of m in models failed: metric golden failed"):
+    with pytest.raises(FailedRolloutError, match="the rollout of m in models failed: metric golden failed"):
         follow()
 
 

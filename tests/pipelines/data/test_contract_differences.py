@@ -75,6 +75,55 @@ def test_descriptions_of_the_dataset_are_differences_that_break_nothing() -> Non
     assert effects(old, new) == {("", "description"): (False, False), ("", "team"): (False, False)}
 
 
+SEEN = column("seen", "date")
+
+
+def kept(days: int | None, **keys: Any) -> Any:
+    """Return a contract with other service levels before its retention."""
+    others = [{"property": name, "value": f"{name} of the data"} for name in ("availability", "support", "latency")]
+    level = {"property": "retention", "value": days, "unit": "d", "element": "visits.seen"}
+    return contract(SEEN, column("left", "date"), slaProperties=[*others, *([level] if days else [])], **keys)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "breaks"),
+    [
+        (kept(365), kept(30), True),
+        (kept(None), kept(3650), True),
+        (kept(365, status="draft"), kept(365), True),
+        (kept(30), kept(365), False),
+        (kept(30), kept(None), False),
+    ],
+)
+def test_rows_that_are_removed_sooner_break_consumers(old: Any, new: Any, breaks: bool) -> None:
+    found = effects(old, new)
+    assert found["", "rows stay"] == (breaks, False)
+    assert greatest_level(contract_differences(old, new), ()) == ("major" if breaks else "patch")
+
+
+def test_a_service_level_or_a_property_is_compared_by_its_name() -> None:
+    listed = [{"property": "predictionColumns", "value": value} for value in (["seen"], ["seen", "left"])]
+    old, new = (kept(days, customProperties=[one]) for days, one in zip((365, 30), listed, strict=True))
+    assert [str(each) for each in contract_differences(old, new)] == [
+        "the dataset: rows stay was 365 days from seen, is 30 days from seen (breaks consumers)",
+        "the dataset: slaProperties retention was {'value': 365, 'unit': 'd', 'element': 'visits.seen'}, is "
+        "{'value': 30, 'unit': 'd', 'element': 'visits.seen'} (breaks nothing)",
+        "the dataset: customProperties predictionColumns was ['seen'], is ['seen', 'left'] (breaks nothing)",
+    ]
+    assert effects(kept(30), kept(30)) == {}
+    one, two = ([{"property": "latency", "value": value} for value in values] for values in ((4, 5), (3, 5)))
+    assert set(effects(contract(SEEN, slaProperties=one), contract(SEEN, slaProperties=two))) == {
+        ("", "slaProperties latency")
+    }
+    table = old.table.model_copy(update={"custom_properties": old.custom_properties})
+    both = old.model_copy(update={"tables": (table,)})
+    assert set(effects(old, both)) == {("", "table customProperties predictionColumns")}
+    assert set(effects(both, old.model_copy(update={"custom_properties": ()}))) == {
+        ("", "table customProperties predictionColumns"),
+        ("", "customProperties predictionColumns"),
+    }
+
+
 @pytest.mark.parametrize(
     ("before", "level", "required"),
     [

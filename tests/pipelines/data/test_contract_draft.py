@@ -71,6 +71,19 @@ def test_values_that_ingestion_would_not_read_as_a_type_are_drafted_as_text(
         assert (found.columns["left"].logical_type, found.columns["left"].valid_values or ()) == (kind, levels)
 
 
+@pytest.mark.parametrize(("values", "listed"), [((0, 1), (0, 1)), ((1, 2), None), ((0, 1, 2), None), ((1,), None)])
+def test_integers_that_are_flags_have_their_values_listed(
+    tmp_path: Path, values: tuple[int, ...], listed: tuple[int, ...] | None
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,late\n" + "".join(f"c{n},{values[n % len(values)]}\n" for n in range(90)))
+    found = draft(path)
+    assert found.columns["late"].valid_values == listed
+    assert check_data_file(found, path).keeps
+    advised = any(line.startswith("late: logicalTypeOptions") for line in advise(found))
+    assert advised is (listed is None)
+
+
 def test_the_types_of_parquet_and_json_files_are_kept(tmp_path: Path) -> None:
     table = pa.table(
         {

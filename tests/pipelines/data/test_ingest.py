@@ -22,7 +22,14 @@ from pipelines.data import reading
 from pipelines.data.catalog import evolve, find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
-from pipelines.data.landing_status import describe_rows, find_status, read_quarantined, read_status, save_rows
+from pipelines.data.landing_status import (
+    decisions_on,
+    describe_rows,
+    find_status,
+    read_quarantined,
+    read_status,
+    save_rows,
+)
 from pipelines.data.row_quarantine import BatchRecord, read_record
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file
@@ -321,6 +328,13 @@ def test_every_landing_file_has_a_state(dev: EnvironmentDescriptor, tmp_path: Pa
         "e.csv": "waiting",
     }
     assert [name for name, status in found.items() if status.needs_attention] == ["a.csv", "b.csv", "c.csv"]
+    ways = {name: decisions_on(status, "visits", "dev") for name, status in found.items()}
+    assert [name for name, lines in ways.items() if lines] == ["a.csv", "b.csv", "c.csv"]
+    assert ways["a.csv"][0] == "look at the rows: mlops data show visits a.csv --env dev"
+    assert [line.partition("mlops ")[2] for line in ways["c.csv"]] == [
+        "data release visits c.csv --env dev",
+        "data drop visits c.csv --env dev --reason TEXT",
+    ]
     assert found["a.csv"].description == "1 of 2 rows in the table, 1 in quarantine"
     assert found["d.csv"].description == "1 of 2 rows in the table, 1 in quarantine (dropped: not wanted)"
     assert "refused under version 1.0.0 of the contract: c.csv is rejected" in found["c.csv"].description

@@ -59,6 +59,19 @@ def test_a_file_with_an_unknown_column_is_rejected(tmp_path: Path, name: str, co
     assert "also 'ssn'" in rejection(tmp_path, name, content).found
 
 
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        (b"id,age\n1,2\n", "add 'name' to the file, without values where they are not known"),
+        (b"age,name\n1,a\n", "correct the file, or change the contract in a pull request"),
+        (b"id,age,size\n1,2,3\n", "correct the file, or change the contract in a pull request"),
+    ],
+    ids=["optional", "key", "renamed"],
+)
+def test_only_a_column_that_may_be_empty_is_to_be_added(tmp_path: Path, content: bytes, fix: str) -> None:
+    assert rejection(tmp_path, "b.csv", content).fix == fix
+
+
 def test_the_error_lists_both_missing_and_unknown_columns(tmp_path: Path) -> None:
     path = tmp_path / "b.parquet"
     pq.write_table(pa.table({"id": [1], "Age": [2], "name": ["x"]}), path)

@@ -13,17 +13,18 @@ from unittest import mock
 
 import boto3
 import pytest
+from pydantic import ValidationError
 
 from pipelines.data import __main__ as job
 from pipelines.data import compaction, file_replacement, table_care
 from pipelines.data import ingest as ingestion
 from pipelines.data.catalog import open_table, read_version
 from pipelines.data.compaction import FEWEST_FILES, GROUP_BYTES, SMALL_FILE, plan_compaction
-from pipelines.data.file_replacement import CurrentFile, current_files, is_settled
+from pipelines.data.file_replacement import CurrentFile, current_files, is_settled, stream_files
 from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import read_status
-from pipelines.data.orphan_files import plan_orphans
+from pipelines.data.orphan_files import ORPHAN_DAYS, plan_orphans
 from pipelines.data.table_care import kept_time, overdue_versions, plan_care, plan_lines, take_care
 from pipelines.data.table_changes import TableChange, make_change
 from pipelines.data.version_retention import ExpiryPlan
@@ -31,6 +32,7 @@ from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model import BatchPrediction
 from pipelines.registry.store import Listed
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
@@ -136,6 +138,13 @@ def test_only_old_files_that_nothing_names_are_orphans() -> None:
     assert [each.key for each in plan_orphans(stored, frozenset({"t/data/named"}), now)] == ["t/data/orphan"]
 
 
+def test_no_batch_prediction_runs_for_so_long_that_its_files_look_unused() -> None:
+    longest = BatchPrediction(deadline_seconds=5 * 86_400).deadline_seconds
+    assert timedelta(seconds=longest) < timedelta(days=ORPHAN_DAYS) - timedelta(days=1)
+    with pytest.raises(ValidationError):
+        BatchPrediction(deadline_seconds=longest + 1)
+
+
 def test_versions_stay_for_90_days_or_the_shorter_retention() -> None:
     assert [kept_time(each).days for each in (CONTRACT, retained(30), retained(400))] == [90, 30, 90]
 
@@ -184,6 +193,26 @@ def test_care_joins_files_and_every_version_keeps_its_rows(dev: EnvironmentDescr
 
 
 @pytest.mark.slow
+def test_joining_files_holds_few_rows_in_memory_however_small_the_files_are(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a few kilobytes can hold gigabytes of equal texts, and a killed job would expire no versions."""
+    add(dev, tmp_path, 1, 6)
+    table = open_table(dev, "visits")
+    (first, *_) = current_files(table)
+    size = sum(batch.nbytes for batch in stream_files(table, [first]))
+    before = read_version(dev, "visits", None)[1].content
+    monkeypatch.setattr(compaction, "HELD_BYTES", size - 1)
+    done = care(dev)
+    assert (done["JoinedFiles"], done["SmallFiles"]) == (0, 6) and len(versions(dev)) == 6
+    monkeypatch.setattr(compaction, "HELD_BYTES", 2 * size)
+    done = care(dev)
+    assert (done["JoinedFiles"], done["SmallFiles"]) == (4, 4)
+    assert sorted(each.rows for each in current_files(open_table(dev, "visits"))) == [1, 1, 2, 2]
+    assert read_version(dev, "visits", None)[1].content == before
+
+
+@pytest.mark.slow
 def test_care_expires_old_versions_but_none_that_a_tag_or_a_bundle_names(
     account: EmulatedAccount, tmp_path: Path
 ) -> None:
@@ -197,6 +226,17 @@ def test_care_expires_old_versions_but_none_that_a_tag_or_a_bundle_names(
     assert {each.snapshot for each in versions(dev)} == {second, third, fourth}
     assert ids(dev, second) == [1, 2] and ids(dev) == [1, 2, 3, 4]
     assert ingest(dev, CONTRACT, lambda _: None) == [] and first not in {each.snapshot for each in versions(dev)}
+
+
+@pytest.mark.slow
+def test_versions_expire_also_if_files_cannot_be_joined(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(dev, tmp_path, 1, 3)
+    monkeypatch.setattr("pipelines.data.table_care.compact", mock.Mock(side_effect=MlopsError("cannot be joined")))
+    with pytest.raises(MlopsError, match="cannot be joined"):
+        care(dev, later=LATER)
+    assert len(versions(dev)) == 1
 
 
 @pytest.mark.slow

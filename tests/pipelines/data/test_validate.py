@@ -156,6 +156,22 @@ def test_nan_and_infinity_are_found_although_parquet_statistics_hide_them(tmp_pa
     assert reasons == {2: [("x", "finite", "nan")], 3: [("x", "finite", "inf")]}
 
 
+def test_statistics_that_deny_a_bad_value_do_not_hide_it(tmp_path: Path) -> None:
+    """A file's writer may state any statistics: no reader checks them."""
+    declared = contract(column("x", "integer", maximum=120))
+    path = tmp_path / "batch.parquet"
+    rows = {"id": pa.array(range(1000), pa.int64()), "x": pa.array([*[20] * 999, 777_777_777], pa.int64())}
+    pq.write_table(pa.table(rows), path, use_dictionary=False, compression="none")
+    written = path.read_bytes()
+    footer = len(written) - int.from_bytes(written[-8:-4], "little") - 8
+    stated, denied = (number.to_bytes(8, "little") for number in (777_777_777, 20))
+    assert written.count(stated, footer) and written.count(stated, 0, footer)
+    path.write_bytes(written[:footer] + written[footer:].replace(stated, denied))
+    assert pq.ParquetFile(path).metadata.row_group(0).column(1).statistics.max == 20
+    _, reasons, _ = check(path, declared)
+    assert reasons == {1000: [("x", "maximum", "777777777")]}
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "good"),
     [

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from pipelines.data.catalog import open_table
@@ -122,6 +125,57 @@ def test_the_distance_is_that_of_scipy() -> None:
         one, other = (random.dirichlet(np.ones(size)) for _ in range(2))
         assert jensen_shannon(one, other) == pytest.approx(jensenshannon(one, other, base=2), abs=1e-9)
     assert jensen_shannon([1, 0], [0, 1]) == 1.0 and jensen_shannon([0.3, 0.7], [0.3, 0.7]) == 0.0
+
+
+ROWS = st.dictionaries(
+    st.tuples(st.integers(-3, 3), st.sampled_from(["a", "b"])),
+    st.tuples(
+        st.none() | st.sampled_from([0.0, -0.0, 1.5, float("nan"), float("inf")]),
+        st.none() | st.sampled_from(["", "x", "y"]),
+        st.none() | st.dates(date(2026, 1, 1), date(2026, 1, 3)),
+    ),
+    max_size=12,
+)
+"""Key → values of the other columns."""
+
+NAMES = ("number", "text", "day")
+
+
+def _table(rows: dict[Any, Any], keys: list[Any]) -> dict[str, Any]:
+    values = list(zip(*(rows[key] for key in keys), strict=True)) or [()] * 3
+    return {
+        "id": pa.array([key[0] for key in keys], pa.int64()),
+        "part": pa.array([key[1] for key in keys], pa.string()),
+        "number": pa.array(values[0], pa.float64()),
+        "text": pa.array(values[1], pa.string()),
+        "day": pa.array(values[2], pa.date32()),
+    }
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one == other or (one is not None and other is not None and one != one and other != other)
+
+
+@given(old=ROWS, edits=ROWS, data=st.data(), is_rewritten=st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_a_comparison_does_not_depend_on_the_order_of_rows(
+    old: dict[Any, Any], edits: dict[Any, Any], data: st.DataObject, is_rewritten: bool
+) -> None:
+    new = {**old, **({key: edits[key] for key in edits if key in old} if is_rewritten else edits)}
+    if not is_rewritten:
+        new = {key: new[key] for key in new if data.draw(st.booleans())}
+    shuffled = data.draw(st.permutations(list(new)))
+    found = diff(_table(old, list(old)), _table(new, list(new)), key=("id", "part"))
+    assert found == diff(_table(old, list(old)), _table(new, shuffled), key=("id", "part"))
+    both = [key for key in sorted(old) if key in new]
+    changes = {
+        name: sum(not _same(old[key][at], new[key][at]) for key in both) for at, name in enumerate(NAMES)
+    }  # fmt: skip
+    changed = [key for key in both if not all(map(_same, old[key], new[key]))]
+    assert found.rows.columns == {name: number for name, number in changes.items() if number}
+    assert found.rows.samples.get("changed", []) == [f"{id_}, {part}" for id_, part in changed[:5]]
+    counts = (found.rows.added, found.rows.removed, found.rows.changed)
+    assert counts == (len(new) - len(both), len(old) - len(both), len(changed))
 
 
 @pytest.mark.slow

@@ -126,6 +126,11 @@ def test_the_entries_of_a_project_name_their_readers() -> None:
     (entry,) = read_entries(Project(PROJECT))
     assert [model.name for model in entry.readers] == ["diabetes-progression"]
     assert "(target)" in dataset_page("mlops", entry, None)
+    (model,) = entry.readers
+    assert "sex" in model.protected
+    blind = model.model_copy(update={"features": tuple(name for name in model.features if name not in ("sex", "age"))})
+    page = dataset_page("mlops", replace(entry, readers=(blind,)), None)
+    assert (page.count("(protected)"), page.count("(slice)")) == (1, 1), "their loss would stop training, too"
 
 
 def test_the_commands_work_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

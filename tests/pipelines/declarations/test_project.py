@@ -238,6 +238,28 @@ def test_a_protected_attribute_that_is_personal_must_have_listed_groups(project:
     assert project.model("diabetes-progression").protected == ("sex",)
 
 
+def test_a_feature_that_requests_may_leave_out_may_be_missing_and_is_one_of_the_last(project: Project) -> None:
+    declaration, contract = project.model_file("diabetes-progression"), project.contract_file("diabetes-patients")
+    *_, before, last = project.model("diabetes-progression").features
+
+    def optional(name: str) -> Project:
+        text = declaration.read_text().split("\n  optional_features:")[0].rstrip("\n")
+        declaration.write_text(f"{text}\n  optional_features: [{name}]\n")
+        return Project(project.root)
+
+    assert declaration.read_text().rstrip().rpartition("\n")[2].startswith("    "), "serving is the last key"
+    with pytest.raises(DeclarationError, match=r"optional_features\[0\]: expected a feature of the model, found 'x'"):
+        optional("x").model("diabetes-progression")
+    with pytest.raises(DeclarationError, match=rf"expected a column .* may be missing, found '{last}', .* is required"):
+        optional(last).model("diabetes-progression")
+    contract.write_text(re.sub(r"^( +)required: true\n", "", contract.read_text(), flags=re.MULTILINE))
+    with pytest.raises(DeclarationError, match=f"expected the last numbers of features, found '{before}'"):
+        optional(before).model("diabetes-progression")
+    found = optional(last).model("diabetes-progression")
+    assert found.serving.optional_features == (last,)
+    assert optional(f"{last}, {before}").model("diabetes-progression").serving.optional_features == (last, before)
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

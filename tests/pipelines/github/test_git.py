@@ -120,6 +120,18 @@ def test_has_file_looks_at_the_commit_not_at_the_working_tree(clone: Path) -> No
         within.has_file("e" * 40, "README.md")
 
 
+def test_commits_without_a_common_ancestor_are_an_error_that_says_what_to_fetch(clone: Path) -> None:
+    (clone / "file").write_text("x")
+    head = commit_all(clone, "second")
+    git(clone, "checkout", "--quiet", "--orphan", "alone")
+    git(clone, "commit", "--quiet", "--message", "alone")
+    assert Git(clone).find_merge_base("main", "alone") is None
+    assert Git(clone).merge_base("main", "main") == head
+    with pytest.raises(MlopsError) as caught:
+        Git(clone).merge_base("main", "alone")
+    assert "fetch --unshallow" in caught.value.fix
+
+
 def test_a_commit_has_a_tree_and_parents(clone: Path) -> None:
     first = Git(clone).head()
     git(clone, "checkout", "--quiet", "-b", "feature")

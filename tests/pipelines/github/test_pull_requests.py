@@ -158,6 +158,23 @@ def test_a_proposal_keeps_its_approvals_when_main_moved_elsewhere(project: Proje
     assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") == before
 
 
+def test_a_proposal_works_in_a_shallow_clone_when_the_branch_of_a_merged_one_is_left(
+    project: Project, github: FakeGitHub, tmp_path: Path
+) -> None:
+    """Its branch may outlive a merge, and a shallow clone does not know where it branched off."""
+    propose(project, write_release(project, BAD))
+    git(project.root, "checkout", "--quiet", "--", ".")
+    write_release(project, BAD)
+    (project.root / "later").write_text("x")
+    main = commit_all(project.root, "the merge")
+    origin = git(project.root, "config", "--get", "remote.origin.url")
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{Path(origin).resolve()}", str(shallow))
+    propose(Project(shallow), write_release(Project(shallow), GOOD, replaces=BAD))
+    git(project.root, "fetch", "--quiet", "origin")
+    assert Git(project.root).parents("origin/release/staging/m") == [main]
+
+
 def test_a_proposal_is_made_again_when_main_changed_its_file(project: Project, github: FakeGitHub) -> None:
     propose(project, write_release(project, GOOD))
     write_release(project, BAD)

@@ -35,8 +35,10 @@ def test_later_steps_get_variables_and_a_path(tmp_path: Path, monkeypatch: pytes
     for name in ("GITHUB_ENV", "GITHUB_PATH"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PATH", "/bin")
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
     set_variable("AWS_REGION", "eu-west-1")
     add_path(tmp_path)
+    assert os.environ["AWS_REGION"] == "eu-west-1"
     assert (tmp_path / "GITHUB_ENV").read_text() == "AWS_REGION=eu-west-1\n"
     assert (tmp_path / "GITHUB_PATH").read_text() == f"{tmp_path}\n"
     assert os.environ["PATH"] == f"{tmp_path}{os.pathsep}/bin"
@@ -51,6 +53,7 @@ def test_later_steps_get_variables_and_a_path(tmp_path: Path, monkeypatch: pytes
 def test_no_value_sets_another_output(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH"):
         monkeypatch.setenv(variable, str(tmp_path / "file"))
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
     before = os.environ["PATH"]
     for call in (
         lambda: set_output("tests", text),
@@ -60,4 +63,4 @@ def test_no_value_sets_another_output(text: str, tmp_path: Path, monkeypatch: py
         with pytest.raises(MlopsError, match="expected one line, found"):
             call()
     assert not (tmp_path / "file").exists()
-    assert os.environ["PATH"] == before
+    assert (os.environ["PATH"], os.environ["AWS_REGION"]) == (before, "us-west-2")

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import subprocess
+import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -31,7 +34,7 @@ from pipelines.lineage.graph import (
     version_node,
 )
 from tests.pipelines.lineage.example_facts import NOW, bundle, digest, facts, prediction, release, version
-from tests.sample_project import PROJECT
+from tests.sample_project import PROJECT, ROOT
 
 KNOWN = facts(
     version(1),
@@ -215,6 +218,38 @@ def test_the_commands_answer_offline_from_the_last_copy(tmp_path: Path, monkeypa
         assert done.exit_code == 0 and path.read_text().startswith("<svg"), done.output
     (tmp_path / COPY).write_text("{}")
     assert "is not a copy of the lineage" in str(runner.invoke(lineage, ["bundle", "price", "--offline"]).exception)
+
+
+def test_an_offline_question_loads_no_client_of_aws_and_no_other_declarations(tmp_path: Path) -> None:
+    """They take twice as long to import as the question takes to answer."""
+    (tmp_path / "Pulumi.yaml").write_text((PROJECT / "Pulumi.yaml").read_text())
+    save_facts(tmp_path, KNOWN)
+    code = (
+        "import sys; from pipelines.cli.main import main; main(sys.argv[1:]); "
+        "print('loaded:', sorted({'boto3', 'pyiceberg', 'pyarrow', 'numpy', 'pipelines.declarations.contract', "
+        "'pipelines.declarations.project'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "lineage", "file", "visits", "1.csv", "--offline"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "dev/visits/1.csv" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_answers_in_json_are_ascii_and_indented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Pulumi.yaml").write_text((PROJECT / "Pulumi.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    name = 'année "1" 😀\n.csv'
+    save_facts(tmp_path, facts(version(1, file=name), bundle(1, snapshot=1)))
+    arguments = ["file", "visits", name, "--offline", "--format", "json"]
+    answer = CliRunner().invoke(lineage, arguments).output
+    assert "ann\\u00e9e" in answer
+    assert answer == json.dumps(json.loads(answer), indent=2) + "\n"
 
 
 def test_a_prediction_leads_back_to_its_input_its_bundle_and_their_files() -> None:

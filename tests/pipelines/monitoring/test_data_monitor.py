@@ -92,6 +92,13 @@ def test_a_table_without_rows_is_unknown_and_still_counts_as_a_run(dev: Environm
     assert {"Runs", "Alarms", "UnknownChecks"} <= sent
 
 
+def test_the_first_delivery_has_nothing_to_compare_with_and_says_so(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    Source(dev, tmp_path).deliver(200)
+    drift = [each for each in examine(dev, CONTRACT, NOW).findings if each.check == "drift"]
+    assert {each.reason for each in drift} == {"this is the first delivery"}
+    assert {each.subject for each in drift} == {"age", "city", "email"}
+
+
 def test_drift_is_found_in_the_newest_delivery_and_only_where_it_is(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     source = Source(dev, tmp_path)
     for _ in range(3):
@@ -170,11 +177,16 @@ def test_a_column_that_is_new_is_unknown_until_it_has_a_history(dev: Environment
     source.contract = grown
     source.deliver(200, height=source.rng.normal(170, 10, 200))
     report = examine(dev, grown, NOW)
-    assert verdicts(report, "drift")["height"] == "unknown"
+    (drift,) = [each for each in report.findings if (each.check, each.subject) == ("drift", "height")]
+    assert (drift.verdict, drift.reason) == ("unknown", "the column is new: no earlier delivery has it")
+    assert "height" not in verdicts(report, "nulls"), "rows from before the column are not rows without a value"
     assert verdicts(report, "schema") == {"height": "watch"}
     source.deliver(200, height=source.rng.normal(170, 10, 200))
     again = examine(dev, grown, NOW)
     assert verdicts(again, "drift")["height"] == "ok"
+    assert "height" not in verdicts(again, "nulls")
+    (height,) = [each for each in again.columns if each.column == "height"]
+    assert (height.reference_rows, height.reference_nulls) == (200, 0)
     assert verdicts(again, "schema") == {"": "ok"}
 
 

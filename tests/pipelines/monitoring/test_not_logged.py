@@ -29,6 +29,7 @@ from tests.pipelines.monitoring.served_model import (
 pytestmark = pytest.mark.slow
 
 MODEL = declared()
+KEY = b"key of the bundle"
 AGE = "not logged: the contract classifies it as personal"
 
 
@@ -124,13 +125,13 @@ def test_labels_of_requests_outside_of_the_sample_are_not_unknown(
     traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"r{number}" for number in range(1000)]
-    chosen = [name for name in names if is_sampled(json.dumps(name).encode(), 0.5)]
+    chosen = [name for name in names if is_sampled(json.dumps(name).encode(), 0.5, KEY)]
     traffic.send(len(chosen), ids=chosen, edit=lambda record: record.update(sample=0.5))
     labels = [(name, 1) for name in [*names, "strange"]]
     monkeypatch.setattr(model_monitor, "read_labels", lambda *_: label_table(labels))
-    counts = examine(traffic, with_label_source()).labels
+    counts = examine(traffic, with_label_source(), replace(live(), sampling_key=KEY)).labels
     assert counts is not None
-    assert (counts.joined, counts.unknown) == (len(chosen), int(is_sampled(b'"strange"', 0.5)))
+    assert (counts.joined, counts.unknown) == (len(chosen), int(is_sampled(b'"strange"', 0.5, KEY)))
 
 
 def test_lost_records_are_reported_and_many_are_an_alarm(traffic: Traffic) -> None:

@@ -21,6 +21,7 @@ from pipelines.monitoring.data_checks import (
     judge_schema,
 )
 from pipelines.monitoring.deliveries import Delivery, daily_rows
+from pipelines.monitoring.model_checks import judge_served_bundle
 from pipelines.monitoring.monitor_findings import MonitorFinding, in_order, overall_verdict
 from pipelines.monitoring.monitor_reports import DataMonitorReport, ExaminedDelivery
 from pipelines.monitoring.report_lines import report_lines
@@ -149,6 +150,13 @@ def test_a_column_that_was_never_seen_before_is_unknown() -> None:
     old, new = profile_streams([column], [], [pa.record_batch({"c": normal(1_000)})])
     found = only(judge_drift([compare_column("c", old["c"], new["c"])], SETTINGS))
     assert (found.verdict, found.reason) == ("unknown", "the column is new: no earlier delivery has it")
+
+
+def test_a_release_that_no_request_reached_says_from_when_they_count() -> None:
+    """The time may be ahead: pods change for some minutes after a release."""
+    found = judge_served_bundle("sha256:a", datetime(2026, 11, 30, 12, 2, tzinfo=UTC), {}, {})
+    assert found.verdict == "unknown"
+    assert "from 2026-11-30 12:02 UTC on" in found.reason
 
 
 def test_a_constant_column_that_stays_constant_is_ok_and_one_that_changes_is_an_alarm() -> None:

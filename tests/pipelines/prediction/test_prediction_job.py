@@ -20,6 +20,7 @@ import pytest
 from pipelines.data.catalog import append, open_or_make_table, open_table
 from pipelines.data.table_care import kept_time, plan_care, predicted_versions
 from pipelines.data.versions import list_versions, version_lines
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -36,6 +37,7 @@ from pipelines.prediction.prediction_request import PREDICTION_REQUEST, FileInpu
 from pipelines.registry import bundles, evidence
 from tests.aws import EmulatedAccount
 from tests.pipelines.prediction.progression import MODEL, patients, progression_bundle, save
+from tests.pipelines.serving.bundles import with_file
 from tests.sample_project import PROJECT, ROOT
 from tests.signing_environments import GATES, example_build, make_signing_environment
 
@@ -109,6 +111,36 @@ def test_no_personal_column_reaches_the_predictions(dev: EnvironmentDescriptor, 
     text = json.dumps(rows(dev)) + json.dumps(events(dev))
     assert "secret-marker" not in text and "88776655" not in text
     assert not {"sex", "age", "diary"} & set(rows(dev)[0])
+
+
+def test_what_was_personal_when_the_bundle_was_trained_is_in_no_reason(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    plain = progression_bundle()
+    schema = json.loads(plain.files["schema.json"])
+    next(each for each in schema["inputs"][0]["columns"] if each["name"] == "bmi")["personal"] = True
+    made = with_file(plain, "schema.json", json.dumps(schema).encode())
+    assert not is_personal(SOURCE.columns["bmi"]), "the contract does not say so any more"
+    bundles.push(dev, made.manifest, made.files)
+    evidence.attest(dev, made.manifest, GATES, example_build("dev"))
+    predict(dev, landed(dev, save(tmp_path, patients(2, bmi=[30.0, 88.75])), made.digest))
+    first, second = rows(dev)
+    assert first["refused"] is None
+    assert second["refused"] == "bmi: expected a number greater than 10 and less than 70"
+
+
+def test_another_input_whose_digest_begins_alike_is_not_taken_for_this_one(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, snapshots = registered(dev), []
+    for last, first in (("b", 1), ("c", 100)):
+        monkeypatch.setattr(prediction_job, "digest_of_value", lambda _, last=last: f"sha256:{'a' * 12}{last * 52}")
+        path = save(tmp_path, patients(3, first), f"{last}.parquet")
+        snapshots.append(predict(dev, landed(dev, path, bundle)))
+    saved = tmp_path / "saved.parquet"
+    for snapshot, first in zip(snapshots, (1, 100), strict=True):
+        assert save_predictions(dev, PREDICTIONS, snapshot, saved) == 3
+        assert pq.read_table(saved)["patient_id"].to_pylist() == [first, first + 1, first + 2]
 
 
 def test_the_same_input_and_bundle_are_predicted_once(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
@@ -185,7 +217,7 @@ def test_an_input_that_cannot_be_predicted_leaves_nothing(
 def test_a_file_that_was_replaced_is_refused(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     request = landed(dev, save(tmp_path, patients(3)), registered(dev))
     landed(dev, save(tmp_path, patients(4)), request.bundle)
-    with pytest.raises(RefusedInputError, match="was replaced after the request"):
+    with pytest.raises(RefusedInputError, match=r"patients\.parquet: expected sha256:"):
         predict(dev, request)
 
 

@@ -21,7 +21,7 @@ from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
 from pipelines.serving.row_scoring import RowScorer
 from tests.pipelines.prediction.progression import FEATURES, MODEL, patients, progression_bundle, save
-from tests.pipelines.serving.bundles import ROW, classifier_bundle, mixed_bundle
+from tests.pipelines.serving.bundles import ROW, classifier_bundle, failing_bundle, mixed_bundle
 from tests.sample_project import PROJECT, copy_as_forked
 
 DECLARED = Project(PROJECT)
@@ -77,6 +77,26 @@ def test_a_row_that_breaks_the_schema_gets_a_reason_and_the_others_a_prediction(
 def test_a_value_that_may_be_about_a_person_is_not_part_of_a_reason(scorer: RowScorer) -> None:
     (row,) = predicted(scorer, patients(1, sex=[77]), frozenset({"sex"}))
     assert row["refused"] == "sex: expected one of 1, 2"
+
+
+def test_a_row_at_which_the_model_fails_fails_no_other_row_and_its_value_is_said_nowhere(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    made = failing_bundle()
+    scorer = RowScorer(made.manifest, made.files)
+    codes = [index % 3 for index in range(1000)]
+    codes[17] = codes[900] = 77_665_544
+    found = scorer.score({"code": codes}, 1000)
+    assert found.failed == [17, 900]
+    assert found.answered == [row for row in range(1000) if row not in found.failed]
+    expected = [[code + 1.0] for code in codes if code < 3]
+    assert found.outputs["found"].tolist() == expected
+    assert scorer.score({"code": [77_665_544]}, 1).failed == [0]
+    schema = pa.schema([("prediction", pa.float64()), ("refused", pa.string())])
+    writer = PredictionWriter("a.parquet", scorer, schema, {}, (), (), "abc", "sha256:1")
+    rows = writer.predict(pa.record_batch({"code": pa.array([2, 77_665_544])})).to_pylist()
+    assert rows == [{"prediction": 3.0, "refused": None}, {"prediction": None, "refused": "the model fails"}]
+    assert "77665544" not in "".join(capfd.readouterr()), "not even by onnxruntime itself"
 
 
 def test_nan_is_a_missing_value(scorer: RowScorer) -> None:
@@ -185,6 +205,29 @@ def test_a_copied_column_never_takes_the_place_of_another() -> None:
     text = SOURCE.model_dump(by_alias=True)
     text["schema"][0]["properties"][0]["name"] = "row"
     assert copied_columns(Contract.model_validate(text, strict=False)) == {"row": "row_of_input"}
+    long = "probability_" + "x1" * 25
+    names = ["row", "row_of_input", "row_of_input_2", long, f"{long[:54]}_of_input"[:63]]
+    properties = text["schema"][0]["properties"]
+    more = [{"name": name, "logicalType": "string"} for name in names[1:]]
+    text["schema"][0]["properties"] = [*properties, *more]
+    text["customProperties"] = [{"property": "predictionColumns", "value": names[1:]}]
+    contract = Contract.model_validate(text, strict=False)
+    copied = copied_columns(contract)
+    assert list(copied) == names and copied["row"] == "row_of_input_3"
+    assert len(set(copied.values())) == len(names)
+    assert set(copied.values()) < set(predictions_contract(DECLARED.model(MODEL), contract).columns)
+
+
+def test_a_prediction_is_as_protected_as_what_it_predicts() -> None:
+    text = SOURCE.model_dump(by_alias=True)
+    model = DECLARED.model(MODEL)
+    (target,) = [each for each in text["schema"][0]["properties"] if each["name"] == model.target]
+    target |= {"classification": "restricted", "tags": ["health"]}
+    made = predictions_contract(model, Contract.model_validate(text, strict=False))
+    columns = with_probabilities(made, ("probability_0",)).columns
+    for name in ("prediction", "probability_0"):
+        assert (columns[name].classification, columns[name].tags) == ("restricted", ("health",))
+    assert predictions_contract(model, SOURCE).columns["prediction"].classification is None
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,30 @@ def test_an_environment_that_was_never_brought_up_is_skipped() -> None:
 
 
 def test_an_environment_that_matches_git_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_audit(monkeypatch, wanted=ONE, served=f"{ONE} {ONE}") == [f"{MODEL}: serves {ONE}, as in git"]
+    found = run_audit(monkeypatch, wanted=ONE, served=f"{ONE} {ONE}", ledger=entries(event("verified", ONE, ONE)))
+    assert found == [f"{MODEL}: serves {ONE}, as in git"]
     assert run_audit(monkeypatch, wanted=None, served=None) == []
+
+
+@pytest.mark.parametrize(
+    ("ledger", "why"),
+    [
+        ((), "the ledger records no bundle as live; no deployment of it is recorded"),
+        (
+            (event("failed", ONE, None, reason="its load balancer is not there yet"),),
+            "the ledger records no bundle as live; its deployment of 2026-03-02 12:00 UTC failed: its load balancer is "
+            "not there yet (record 1)",
+        ),
+    ],
+)
+def test_a_release_that_is_served_but_was_never_verified_is_listed(
+    monkeypatch: pytest.MonkeyPatch, ledger: tuple[Event, ...], why: str
+) -> None:
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=ONE, served=ONE, ledger=entries(*ledger))
+    assert (
+        f"- {MODEL}: dev serves {ONE}, as in git, but {why}; fix: run the workflow deploy for dev" in caught.value.what
+    )
 
 
 LIVE = event("verified", OTHER, OTHER)

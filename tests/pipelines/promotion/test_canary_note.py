@@ -55,3 +55,22 @@ def test_a_model_without_traffic_steps_has_no_canary() -> None:
 )
 def test_a_duration_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_shadow_step_says_how_many_copies_it_needs() -> None:
+    traffic = LiveTraffic(86_400 * 2, 172, 86_400)
+    both = requests_needed(0.5, 172.5 / (86_400 * 2 + 1), 0.1)
+    copies = -(-both // 2)
+    declared = serving(shadow={"percent": 20, "pause_seconds": 300})
+    (text,) = canary_note(declared, "prod", True, traffic)[2:3]
+    assert f"before any traffic, with 20 % copied, about {copies:,} copies, {duration(copies / 2 * 5)}; at 10 %" in text
+
+
+def test_the_checks_of_a_rollout_last_as_long_as_its_steps() -> None:
+    assert serving().check_seconds == (300, 300)
+    assert serving(shadow={"pause_seconds": 60}).check_seconds == (60, 300, 300)
+
+
+def test_a_shadow_step_is_followed_by_traffic_steps() -> None:
+    with pytest.raises(ValueError, match="traffic steps in rollout after shadow; found none"):
+        serving(shadow={"pause_seconds": 60}, rollout=[])

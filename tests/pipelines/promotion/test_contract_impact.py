@@ -54,7 +54,7 @@ def test_a_breaking_change_names_its_readers_and_the_version_that_it_requires() 
         "  age: maximum was 120, is none (breaks consumers)",
         "      read by price, released to staging and prod",
         f"      live in staging: price {digest(1)}",
-        "  requires version 2.0.0 or later (major): not announced, refused",
+        "  requires version 2.0.0 or later (major): not announced, refused; set version: 2.0.0",
     ]
     announced = contract(column("age", "integer", required=True, minimum=0), version="2.0.0")
     assert judge(contract(AGE), announced)[-1] == "  requires version 2.0.0 or later (major): announced"
@@ -66,7 +66,7 @@ def test_a_change_for_producers_is_named_and_not_refused() -> None:
         "  age: minimum was 0, is 1 (breaks producers)",
         "      read by price, released to staging and prod",
         f"      live in staging: price {digest(1)}",
-        "  requires version 1.1.0 or later (minor): not announced",
+        "  requires version 1.1.0 or later (minor): not announced; set version: 1.1.0",
     ]
 
 
@@ -77,6 +77,8 @@ def test_a_new_a_draft_and_a_deleted_contract() -> None:
         "  requires no version: the contract was a draft, which binds nobody"
     )
     gone = judge_impact("visits.odcs.yaml", contract(AGE), None, READERS, RELEASED, LIVE)
+    assert impact_lines(gone)[-1] == "  requires the status deprecated first: it is not, refused"
+    assert not any("the table cannot" in line for line in impact_lines(gone))
     assert gone.refused and gone.readers["age"] == ("price",) and gone.live["age"]
     assert not judge_impact("x", contract(AGE, status="deprecated"), None, {}, {}, None).refused
 

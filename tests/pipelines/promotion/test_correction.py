@@ -167,7 +167,7 @@ def test_a_bundle_that_a_rollback_leaves_is_no_correction(world: World, live: st
     world.release(world.register(7), live)
     base = world.repository.head()
     world.release(live, None)
-    with pytest.raises(MlopsError, match=r"refused by quarantine: .* is being rolled back: nonsense"):
+    with pytest.raises(MlopsError, match=r"refused: quarantine: .* is being rolled back: nonsense"):
         judged(world, base)
 
 

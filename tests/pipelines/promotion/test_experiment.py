@@ -1,4 +1,4 @@
-"""Experiments: a working tree is trained on this machine, judged, and leaves nothing behind."""
+"""Experiments: a working tree is trained on this machine, judged, and leaves one file behind."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipelines.data.local_rows import read_good_rows
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.experiment import run_experiment
+from pipelines.training_runs.experiments import read_experiments
 from tests.pipelines.training.project import COLUMNS, DATASET, DECLARATION, contract_document, make_project, make_rows
 from tests.pipelines.training.project import MODEL as LOANS
 from tests.sample_project import copy_as_forked
@@ -48,7 +49,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_an_experiment_prints_metrics_with_their_bounds_and_verdicts_and_writes_nothing(project: Project) -> None:
+def test_an_experiment_prints_metrics_with_their_bounds_and_verdicts_and_keeps_its_facts(project: Project) -> None:
     before = tree(project.root)
     done = experiment()
     assert done.exit_code == 0, done.output
@@ -58,7 +59,13 @@ def test_an_experiment_prints_metrics_with_their_bounds_and_verdicts_and_writes_
     for gate in ("thresholds", "fairness", "leakage", "runtime"):
         assert f"\n{gate:<12} pass" in done.output
     assert "sha256:" not in done.output
-    assert tree(project.root) == before
+    (added,) = tree(project.root).items() - before.items()
+    (kept,), _ = read_experiments(project.root, MODEL, most=10)
+    assert added[0] == f".mlops/experiments/{MODEL}/{kept.id}.json"
+    assert kept.facts is not None and kept.facts.parameters == dict(project.model(MODEL).training.parameters)
+    assert (kept.facts.commit, kept.facts.image, kept.facts.training_rows) == (None, None, 336)
+    assert f"{kept.facts.metrics['rmse'].value:.4g}" in rmse
+    assert f"Experiment {kept.id}: nothing is registered" in done.output
 
 
 def test_an_edit_counts_at_once(project: Project) -> None:

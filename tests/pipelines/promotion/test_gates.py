@@ -249,3 +249,49 @@ def test_the_confidence_interval_decides_and_a_value_at_the_bound_passes(
     monkeypatch.setattr(sys.modules[compare.__module__], "compare", lambda *_: found)
     said = verdict("champion")
     assert said.outcome == outcome and said.why.endswith(says)
+
+
+# --- compatibility of requests ----------------------------------------------------------------------------------------
+
+OPTIONAL = {"name": "stops", "nullable": True, "optional": True}
+INPUT = ACCEPTED["request_schema"]["inputs"][0]
+
+
+def widened(*columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the request schema of a candidate whose numbers have more columns than those of the live bundle."""
+    wider = {
+        **INPUT,
+        "shape": [-1, len(INPUT["columns"]) + len(columns)],
+        "columns": [*INPUT["columns"], *columns],
+    }
+    return {**ACCEPTED["request_schema"], "inputs": [wider, *ACCEPTED["request_schema"]["inputs"][1:]]}
+
+
+def test_a_feature_that_requests_may_leave_out_breaks_no_caller() -> None:
+    found = verdict("compatibility", request_schema=widened(OPTIONAL, {**OPTIONAL, "name": "weight"}))
+    assert (found.outcome, found.why) == ("pass", "every valid request stays valid")
+    text = {"name": "note", "datatype": "BYTES", "shape": [-1, 1], "columns": [{**OPTIONAL, "name": "note"}]}
+    both = {**ACCEPTED["request_schema"], "inputs": [*ACCEPTED["request_schema"]["inputs"], text]}
+    assert verdict("compatibility", request_schema=both).outcome == "pass"
+
+
+def test_a_feature_that_requests_need_is_refused_and_the_fix_names_the_setting() -> None:
+    found = verdict("compatibility", request_schema=widened({**OPTIONAL, "optional": False}))
+    assert found.outcome == "fail"
+    assert "list the new features in serving.optional_features of model.yaml" in found.fix
+
+
+def test_bounds_of_the_other_columns_still_count() -> None:
+    schema = widened(OPTIONAL)
+    schema["inputs"][0]["columns"][0] = {**INPUT["columns"][0], "values": [1, 2]}
+    found = verdict("compatibility", request_schema=schema)
+    assert found.outcome == "fail"
+    assert "optional_features" not in found.fix, "it would not help"
+
+
+def test_a_feature_that_could_be_left_out_must_stay_so() -> None:
+    found = verdict(
+        "compatibility", live_schema=widened(OPTIONAL), request_schema=widened({**OPTIONAL, "optional": False})
+    )
+    assert (found.outcome, found.why) == ("fail", "stops may no longer be left out")
+    assert verdict("compatibility", live_schema=widened(OPTIONAL)).outcome == "fail", "the feature was removed"

@@ -43,5 +43,5 @@ def test_a_change_is_refused_before_the_merge_if_the_program_cannot_be_applied(w
         pytest.raises(MlopsError) as caught,
     ):
         judge_change(Failing(world, lambda: None), base, 5, world.said.append)
-    assert caught.value.what == "refused by preview: the program of staging cannot be applied; see the comment"
+    assert caught.value.what == "refused: preview: the program of staging cannot be applied; see the comment"
     assert len(comments) == 1 and "the type of `min_replicas` is wrong" in comments[0]

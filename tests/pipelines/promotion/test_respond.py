@@ -16,7 +16,7 @@ from pipelines.github.issues import Issue
 from pipelines.monitoring.alarm import Alarm
 from pipelines.promotion.comments.alarm_issue import render_question
 from pipelines.promotion.respond import respond
-from pipelines.promotion.response_plan import AlarmFacts, reason_to_ignore
+from pipelines.promotion.response_plan import AlarmFacts, handled_before, reason_to_ignore
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry import store
 from pipelines.registry.response_outcomes import ResponseOutcome, read_outcomes, write_outcome
@@ -79,7 +79,25 @@ def test_an_issue_shows_no_markup_of_the_alarm_and_links_the_runbook() -> None:
     assert "\\[x](http://evil)" in text, "an escaped bracket opens no link"
     assert "docs/on-call.md#input-drift" in text
     assert f"mlops monitor show {MODEL} --env staging --report r-1" in text
-    assert "<!-- alarm abc -->" in text
+    assert "<!-- alarm abc " in text
+    other = render_question(asked.model_copy(update={"reason": "y"}), "input-drift", "team", "abc", "")
+    assert text.splitlines()[0] != other.splitlines()[0], "a false alarm with the same id does not stand for this one"
+
+
+@pytest.mark.parametrize(
+    ("before", "handled"),
+    [
+        (outcome(), True),
+        (outcome(outcome="ignored"), False),
+        (outcome(response="ask"), False),
+        (outcome(bundle=OTHER), False),
+        (outcome(reason="nothing to see"), False),
+    ],
+    ids=["the same", "ignored", "another response", "another bundle", "another reason"],
+)
+def test_an_alarm_is_handled_only_if_what_it_asks_for_was_done(before: ResponseOutcome, handled: bool) -> None:
+    """Everyone with write access can send an alarm with the id of the next real one."""
+    assert (handled_before(alarm(id="earlier"), [outcome(reason="x"), before]) is not None) is handled
 
 
 @dataclass
@@ -194,6 +212,16 @@ def test_people_are_asked_once_about_an_alarm_that_arrives_twice(world: World, e
     handle(world, one)
     assert effects.asked == ["a1"]
     assert world.said[-2] == "opened issue 7"
+
+
+@pytest.mark.slow
+def test_a_false_alarm_with_the_id_of_the_next_one_does_not_stop_it(world: World, effects: Effects) -> None:
+    good, bad = serve(world, 1, 2)
+    handle(world, alarm(response="ask", bundle=bad, id="a1", reason="all is well"))
+    handle(world, alarm(response="roll-back", bundle=OTHER, id="a1", reason="breach"))
+    assert world.live() == bad
+    handle(world, alarm(response="roll-back", bundle=bad, id="a1", reason="breach"))
+    assert world.live() == good
 
 
 @pytest.mark.slow

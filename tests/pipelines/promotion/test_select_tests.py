@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from pipelines.promotion.select_tests import ALL, EVERY_MODEL, PAGES, PROVISIONED, SelectedTests, select_tests
+from pipelines.promotion.select_tests import ALL, EVERY_MODEL, OWNERS, PAGES, PROVISIONED, SelectedTests, select_tests
 from tests.sample_project import ROOT
 
+OWNERS_FILE = ".github/CODEOWNERS"
 OWN = f"{EVERY_MODEL}[churn]"
 KNOWN = (
     "models/churn/model.yaml",
@@ -47,6 +49,24 @@ def test_a_contract_affects_every_model() -> None:
     assert select("data-contracts/x.odcs.yaml", "models/churn/train.py").paths == (*PROVISIONED, "tests/models")
 
 
+def test_a_new_environment_affects_the_tests_of_declarations_and_owners_only() -> None:
+    known = (*KNOWN, *OWNERS, "tests/infra/test_policy_sizes.py", "tests/pipelines/declarations/test_project.py")
+    found = select("Pulumi.qa.yaml", "models/churn/releases/qa.yaml", OWNERS_FILE, known=known)
+    assert not found.types
+    assert set(found.paths) >= {*PROVISIONED, *OWNERS}
+    assert not any(path in ("tests/models", "laptop/tests") for path in found.paths)
+
+
+def test_every_test_that_reads_the_owners_is_selected_by_their_file() -> None:
+    reads = re.compile(r'ROOT / "\.github/CODEOWNERS"|check_release_owners\(Project\(ROOT\)')
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if reads.search(path.read_text(encoding="utf-8")) and path != Path(__file__)
+    }
+    assert found == set(OWNERS)
+
+
 def test_a_page_affects_the_tests_of_the_pages() -> None:
     assert select("docs/on-call.md", "README.md") == SelectedTests(tuple(sorted(PAGES)), types=False)
 
@@ -72,7 +92,7 @@ def test_everything_is_tested_after_a_change_that_can_affect_everything(file: st
 def test_every_selected_test_exists() -> None:
     """A path that no longer exists would leave a change untested."""
     exists = lambda path: (ROOT / path).exists()  # noqa: E731
-    files = ("data-contracts/x", "tests/models/x", "Pulumi.dev.yaml", "docs/x", "models/x/model.yaml")
+    files = ("data-contracts/x", "tests/models/x", "Pulumi.dev.yaml", "docs/x", "models/x/model.yaml", OWNERS_FILE)
     for path in {path for file in files for path in select_tests([file], lambda _: True).paths} - {
         "tests/models/test_x.py"
     }:

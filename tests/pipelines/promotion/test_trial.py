@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,23 +13,130 @@ from typing import Any
 
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion import trial as module
+from pipelines.promotion import trial
+from pipelines.promotion import trial_process as module
 from pipelines.promotion.facts import TrialResult
-from pipelines.promotion.trial import ROUNDS, TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
+from pipelines.promotion.trial import pinned_runtime, try_bundle
+from pipelines.promotion.trial_process import ROUNDS, TIMED, WARM_UP, TrialAnswer, percentile, run_trial
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
 from tests.pipelines.promotion.promotion_project import ROOT
-from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linear_bundle
+from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, graph, linear_bundle, with_file
 
 HERE = f"onnxruntime {onnxruntime.__version__}"
 
 
-def tried(bundle: MadeBundle, root: Path = ROOT, rounds: int = ROUNDS, **files: bytes) -> TrialResult:
+def tried(bundle: MadeBundle, rounds: int = ROUNDS, **files: bytes) -> TrialAnswer:
+    """Try a bundle in this process."""
     content = bundle.files | {f"{name}.json": text for name, text in files.items()}
-    return try_bundle(Project(root), bundle.manifest, content, rounds=rounds)
+    return run_trial(bundle.manifest, content, rounds)
+
+
+def isolated(bundle: MadeBundle, root: Path = ROOT, **options: Any) -> TrialResult:
+    """Try a bundle as the gates do, in another process."""
+    return try_bundle(Project(root), bundle.manifest, bundle.files, rounds=1, **options)
+
+
+def bundle_of(nodes: list[Any]) -> MadeBundle:
+    """Return a bundle whose nodes make `extra`, one number, which is added to the age."""
+    nodes = [
+        *nodes,
+        helper.make_node("Constant", [], ["first"], value_ints=[0]),
+        helper.make_node("Gather", ["features", "first"], ["age"], axis=1),
+        helper.make_node("Add", ["age", "extra"], ["variable"]),
+    ]
+    model = graph(nodes, {"features": (TensorProto.FLOAT, 10)}, {"variable": (TensorProto.FLOAT, 1)})
+    return with_file(linear_bundle(expected=59.0), "model.onnx", model)
+
+
+def test_a_bundle_is_tried_in_a_process_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, environ = subprocess.run, dict[str, str]()
+
+    def noted(command: list[str], **options: Any) -> Any:
+        environ.update(options["env"])
+        return run(command, **options)
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("GH_TOKEN", "secret")
+    monkeypatch.setattr(trial.subprocess, "run", noted)
+    found = isolated(linear_bundle())
+    assert (found.problem, found.golden_rows, found.requests) == ("", 1, TIMED)
+    assert 0 < found.p99_ms < 1000
+    assert found.version == found.serving_version == HERE
+    assert "secret" not in environ.values()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux confines a process")
+def test_the_process_reads_nothing_but_its_code_and_the_bundle_and_opens_no_socket(tmp_path: Path) -> None:
+    secret, own = tmp_path / "credentials", tmp_path / "bundle"
+    secret.write_text("secret")
+    own.mkdir()
+    code = f"""
+import socket, resource
+from pathlib import Path
+from pipelines.promotion.trial_process import PROCESS_MEMORY, _restrict
+_restrict(Path({str(own)!r}))
+assert resource.getrlimit(resource.RLIMIT_DATA)[1] == PROCESS_MEMORY
+for forbidden in (Path({str(secret)!r}).read_text, Path({str(ROOT / "README.md")!r}).read_text, socket.socket):
+    try:
+        forbidden()
+    except PermissionError:
+        print("refused")
+"""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(trial._SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n" * 3, done.stderr
+
+
+def test_a_model_that_needs_too_much_memory_does_not_work() -> None:
+    greedy = [
+        helper.make_node("Constant", [], ["size"], value_ints=[3_000_000_000]),
+        helper.make_node("ConstantOfShape", ["size"], ["large"]),
+        helper.make_node("ReduceMax", ["large"], ["extra"], keepdims=1),
+    ]
+    assert "bad_alloc" in isolated(bundle_of(greedy)).problem
+
+
+def test_a_model_that_does_not_end_does_not_work() -> None:
+    step = helper.make_graph(
+        [helper.make_node("Identity", [f"{name}_in"], [f"{name}_out"]) for name in ("condition", "value")],
+        "step",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("condition_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value_in", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("condition_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value_out", TensorProto.FLOAT, [1]),
+        ],
+    )
+    endless = [
+        helper.make_node("Constant", [], ["times"], value_int=2**62),
+        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("yes", TensorProto.BOOL, [], [True])),
+        helper.make_node("Constant", [], ["zero"], value_floats=[0.0]),
+        helper.make_node("Loop", ["times", "yes", "zero"], ["extra"], body=step),
+    ]
+    found = isolated(bundle_of(endless), seconds=2)
+    assert found.problem == "the model did not answer its golden requests within 2 s"
+
+
+def test_a_process_that_is_killed_or_prints_nothing_is_a_failure_of_the_bundle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for status, printed, expected in (
+        (-9, b"", "was ended by the signal SIGKILL; it may use 4 GiB"),
+        (1, b"", "ended with status 1: MemoryError; it may use 4 GiB"),
+        (0, b"", "did not print its results"),
+        (0, b"{}", "did not print its results"),
+    ):
+        done = SimpleNamespace(returncode=status, stdout=printed, stderr=b"Traceback\nMemoryError\n")
+        monkeypatch.setattr(trial.subprocess, "run", lambda *_, done=done, **__: done)
+        assert expected in isolated(linear_bundle()).problem
 
 
 def test_a_bundle_is_timed_after_a_warm_up_and_the_best_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +148,6 @@ def test_a_bundle_is_timed_after_a_warm_up_and_the_best_round_counts(monkeypatch
     assert (found.problem, found.golden_rows, found.requests) == ("", 1, 300)
     assert found.p99_ms == pytest.approx(99)
     assert next(ticks, None) is None
-    assert found.version == found.serving_version == HERE
 
 
 def test_golden_rows_are_sent_in_turn_as_single_row_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +171,15 @@ def test_without_rounds_only_the_golden_predictions_are_checked(monkeypatch: pyt
     assert tried(linear_bundle(), rounds=0).problem == "another answer"
 
 
-def test_the_result_names_the_runtime_of_the_trial_and_of_the_serving_image(tmp_path: Path) -> None:
+def test_the_result_names_the_runtime_of_the_trial_and_of_the_serving_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "requirements").mkdir()
     pins = "onnx==1.0\n# onnxruntime==0.1\nonnxruntime==9.8.7 \\\n    --hash=sha256:0\nonnxruntime==1.2\n"
     (tmp_path / "requirements" / "serving.txt").write_text(pins)
-    found = tried(linear_bundle(), tmp_path)
+    answer = TrialAnswer(problem="", golden_rows=1, p99_ms=1.0, requests=100)
+    monkeypatch.setattr(trial, "_run", lambda *_: answer)
+    found = isolated(linear_bundle(), tmp_path)
     assert (found.version, found.serving_version) == (HERE, "onnxruntime 9.8.7")
 
 
@@ -84,7 +197,7 @@ def test_a_serving_image_without_a_pinned_runtime_is_an_error(tmp_path: Path, co
     if content is not None:
         path.write_text(content)
     with pytest.raises(MlopsError) as caught:
-        tried(linear_bundle(), tmp_path)
+        isolated(linear_bundle(), tmp_path)
     assert caught.value.what == f"{path}: expected a pinned onnxruntime, found none"
     assert caught.value.fix == "run `make lock`"
 

@@ -164,6 +164,24 @@ def mixed_bundle() -> MadeBundle:
     return made_bundle(model, schema, golden)
 
 
+def failing_bundle() -> MadeBundle:
+    """Make a bundle of a model that looks `code` up in a list of three numbers, and fails at any other code."""
+    nodes = [
+        helper.make_node("Constant", [], ["list"], value=helper.make_tensor("l", TensorProto.FLOAT, [3], [1, 2, 3])),
+        helper.make_node("Gather", ["list", "code"], ["found"]),
+    ]
+    schema = RequestSchema(
+        inputs=(InputTensor(name="code", datatype="INT64", shape=(-1, 1), columns=(RequestColumn(name="code"),)),),
+        outputs=(TensorSpec(name="found", datatype="FP32", shape=(-1, 1)),),
+    )
+    golden = GoldenPredictions(
+        inputs=(Tensor(name="code", datatype="INT64", shape=(1, 1), data=(1,)),),
+        outputs=(Tensor(name="found", datatype="FP32", shape=(1, 1), data=(2.0,)),),
+    )
+    model = graph(nodes, {"code": (TensorProto.INT64, 1)}, {"found": (TensorProto.FLOAT, 1)})
+    return made_bundle(model, schema, golden)
+
+
 def classifier_bundle() -> MadeBundle:
     """Make a bundle of a classifier with two classes, which the sign of its one feature decides."""
     nodes = [

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.application import Application
 from pipelines.serving.inference_log import InferenceLog, Limits
@@ -50,6 +51,7 @@ def served(bundle: MadeBundle, *, policy: LogPolicy | None = None, **options: An
     metrics = RequestMetrics(NAME, bundle.digest)
     application = Application(NAME, bundle.digest, metrics, **options)
     predictor = Predictor(bundle.manifest, bundle.files, most_rows=100)
+    predictor.check_golden(GoldenPredictions.model_validate_json(bundle.files["golden.json"]))
     written: dict[str, bytes] = {}
     limits = Limits(seconds=3600, first_pause=0.001, longest_pause=0.002, closing_seconds=5)
     log = InferenceLog(

@@ -201,6 +201,30 @@ def test_a_versioned_url_is_counted_apart(linear: Served) -> None:
     assert 'inference_versioned_requests_total{code="200"} 1.0' in linear.metrics.exposition()[1].decode()
 
 
+def test_a_shadow_step_gets_the_same_copies_of_both_ways(serve: Serve) -> None:
+    offered: list[tuple[bytes, int, float | None]] = []
+
+    class Sender:
+        is_on = True
+
+        def offer(self, body: bytes, answer: Any) -> None:
+            offered.append((body, answer.status, answer.prediction))
+
+    served: Served = serve(sender=Sender())
+
+    async def test(server: Server) -> None:
+        versioned = request(path=f"/v2/models/{NAME}/versions/{served.bundle.digest}/infer")
+        for content in (request(), request(b"{"), request(BODY, "Content-Type: text/csv"), versioned):
+            at = content.index(b"\r\n\r\n") + 4
+            await server.ask(content)
+            await server.ask(content[:at], content[at:])
+        assert server.tasks == 4
+
+    run(served.application, test)
+    assert [(body, status) for body, status, _ in offered] == [(BODY, 200)] * 2 + [(b"{", 400)] * 2
+    assert offered[0] == offered[1]
+
+
 def test_requests_of_one_read_are_answered_in_order_and_only_the_first_at_once(linear: Served) -> None:
     async def test(server: Server) -> None:
         bodies = [json.dumps(features() | {"id": str(number)}).encode() for number in range(5)]

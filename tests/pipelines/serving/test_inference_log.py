@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from pipelines.declarations.bundle import GoldenPredictions
+from pipelines.declarations.inference_logging import LogPolicy
+from pipelines.serving.golden import CHECK_REQUEST, request_of, single_rows
 from pipelines.serving.inference_log import OVERHEAD, InferenceLog, Limits
 from pipelines.serving.predictor import InferenceResult, Predictor
 from pipelines.serving.request_counts import count_of
 from pipelines.serving.request_metrics import RequestMetrics
-from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
-from tests.pipelines.serving.conftest import Served, features, mixture, row
+from tests.pipelines.serving.bundles import NAME, ROW, MadeBundle, classifier_bundle, linear_bundle, mixed_bundle
+from tests.pipelines.serving.conftest import Serve, Served, features, mixture, row
 
 MODEL = Predictor(linear_bundle().manifest, linear_bundle().files)
 BODY = json.dumps(features()).encode()
@@ -77,6 +80,27 @@ def test_a_record_holds_time_model_bundle_id_trace_rows_inputs_and_outputs(linea
 def test_the_log_holds_the_id_that_the_client_received(linear: Served) -> None:
     given = linear.infer(features()).json["id"]
     assert linear.logged()[0]["id"] == given
+
+
+@pytest.mark.parametrize("make_bundle", [linear_bundle, classifier_bundle, mixed_bundle])
+def test_only_golden_requests_keep_the_id_by_which_monitors_leave_them_out(
+    serve: Serve, make_bundle: Callable[[], MadeBundle]
+) -> None:
+    bundle = make_bundle()
+    golden = GoldenPredictions.model_validate_json(bundle.files["golden.json"])
+    server = serve(bundle, policy=LogPolicy(sample=0.999999))
+    asked = [request_of(each) for each in (golden, *single_rows(golden))]
+    for request in asked:
+        server.infer(request | {"id": CHECK_REQUEST})
+    others = [json.loads(json.dumps(request)) for request in asked]
+    for request in others:
+        tensor = request["inputs"][0]
+        tensor["data"] = [tensor["data"][0] + 1, *tensor["data"][1:]]
+        server.infer(request | {"id": CHECK_REQUEST})
+    records = server.logged()
+    assert len(records) == 2 * len(asked)
+    assert {record["id"] for record in records[: len(asked)]} == {CHECK_REQUEST}
+    assert [record["id"] for record in records[len(asked) :]] == [record["trace"] for record in records[len(asked) :]]
 
 
 def test_inputs_are_logged_as_rows_in_every_format_of_a_request(linear: Served) -> None:

@@ -13,7 +13,16 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.inference_logging import LogPolicy, is_sampled
 from pipelines.serving.request_counts import count_of
 from pipelines.serving.server_settings import ServerSettings
-from tests.pipelines.serving.bundles import COLUMNS, DIGEST, ROW, linear_bundle, mixed_bundle
+from tests.pipelines.serving.bundles import (
+    COLUMNS,
+    DIGEST,
+    NAME,
+    ROW,
+    failing_bundle,
+    linear_bundle,
+    mixed_bundle,
+    with_file,
+)
 from tests.pipelines.serving.conftest import Serve, features, mixture, row
 
 MARK = 59.0625
@@ -85,6 +94,16 @@ def test_an_unexpected_error_is_logged_without_the_values_that_it_quotes(
         assert (str(MARK) in caplog.text) is quotes
 
 
+def test_an_error_of_the_model_is_logged_without_the_value_that_onnxruntime_quotes(
+    serve: Serve, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(failing_bundle(), policy=LogPolicy(withheld=("code",)))
+    tensor = {"name": "code", "datatype": "INT64", "shape": [1, 1], "data": [77_665_544]}
+    assert server.infer({"inputs": [tensor]}).status == 500
+    assert "unexpected error: RuntimeError" in caplog.text
+    assert "77665544" not in caplog.text + "".join(capfd.readouterr())
+
+
 def test_a_sample_is_chosen_by_the_id_and_everything_else_is_counted(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +114,7 @@ def test_a_sample_is_chosen_by_the_id_and_everything_else_is_counted(
     monkeypatch.setattr(server.predictor._model, "run_row", lambda: 1 / 0)
     assert server.infer(features() | {"id": names[0]}).status == 500
     records = server.logged()
-    chosen = [name for name in names if is_sampled(json.dumps(name).encode(), 0.25)]
+    chosen = [name for name in names if is_sampled(json.dumps(name).encode(), 0.25, server.predictor.sampling_key)]
     assert 0 < len(chosen) < len(names)
     assert [record.get("id") for record in records] == [*chosen, None]
     assert [record.get("sample") for record in records] == [*[0.25] * len(chosen), None]
@@ -113,14 +132,26 @@ def test_a_server_whose_sample_is_empty_writes_counts_only(serve: Serve) -> None
 def test_the_share_of_a_sample_is_that_of_the_ids() -> None:
     ids = [b'"%d"' % number for number in range(20_000)]
     for sample in (0.01, 0.1, 0.5):
-        share = sum(is_sampled(each, sample) for each in ids) / len(ids)
+        share = sum(is_sampled(each, sample, b"") for each in ids) / len(ids)
         assert abs(share - sample) < 4 * (sample / len(ids)) ** 0.5
-    assert all(is_sampled(each, 1.0) for each in ids[:1000])
+    assert all(is_sampled(each, 1.0, b"") for each in ids[:1000])
+
+
+def test_a_caller_cannot_choose_what_is_sampled_by_the_answers(serve: Serve) -> None:
+    """The digest of a bundle is in every answer. Only the registry has the digests of its files."""
+    server, other = serve(), serve(with_file(linear_bundle(), "evaluation.json", b"[]"))
+    keys = [each.predictor.sampling_key for each in (server, other)]
+    ids = [b'"%d"' % number for number in range(2000)]
+    chosen = [{each for each in ids if is_sampled(each, 0.1, key)} for key in keys]
+    assert all(100 < len(each) < 300 for each in chosen)
+    assert len(chosen[0] & chosen[1]) < 60, "the ids of one bundle's sample say nothing about another's"
+    said = server.infer(features()).body + server.get(f"/v2/models/{NAME}").body
+    assert keys[0].hex().encode() not in said and keys[0] != bytes.fromhex(server.bundle.digest[7:])
 
 
 def test_a_release_of_the_server_keeps_the_sample_of_the_one_before() -> None:
     """Monitors ask for each id whether its record should be there."""
-    assert {number for number in range(12) if is_sampled(b'"%d"' % number, 0.25)} == {0, 1, 11, 8}
+    assert {number for number in range(12) if is_sampled(b'"%d"' % number, 0.25, b"")} == {0, 1, 11, 8}
 
 
 def test_lost_records_are_written_with_the_next_count(serve: Serve) -> None:

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 
 from pipelines.declarations.canary_settings import AUTHORIZATION_VARIABLE, CanaryBounds, CanarySettings
 from pipelines.declarations.environment import Prometheus, SecretKey
@@ -74,18 +75,21 @@ class FakePrometheus:
     def __init__(self, *servers: RequestMetrics) -> None:
         self.servers = list(servers)
         self.labels: list[dict[str, str]] = [{}]
+        self.jobs: dict[str, str] = {}  # process → scrape job that has found it
 
     def __call__(self, expression: str) -> dict[str, Any]:
         names = re.compile(re.search(r'__name__=~"([^"]+)"', expression)[1])  # type: ignore[index]
         wanted = re.compile(re.search(r'process=~"([^"]+)"', expression)[1])  # type: ignore[index]
+        job = re.search(r'process=~"[^"]+",job="([^"]+)"}', expression)
         result = []
         for index, one in enumerate(self.servers):
             samples = [sample for family in text_string_to_metric_families(text(one)) for sample in family.samples]
             (about,) = (sample for sample in samples if sample.name == "inference_bundle_info")
-            if not wanted.fullmatch(about.labels["process"]):
+            found_by = self.jobs.get(about.labels["process"], "models")
+            if not wanted.fullmatch(about.labels["process"]) or (job is not None and job[1] != found_by):
                 continue
             for more in self.labels:
-                scraped = {"job": "models", "instance": f"10.0.0.{index}:8080", **more}
+                scraped = {"job": found_by, "instance": f"10.0.0.{index}:8080", **more}
                 result += [
                     {"metric": {"__name__": sample.name, **sample.labels, **scraped}, "value": [1.5, str(sample.value)]}
                     for sample in samples
@@ -115,6 +119,21 @@ def test_only_pods_of_the_release_count_and_from_the_first_look_on() -> None:
         answer(pod, 10, errors=1)
     made.look()
     assert (made.totals.requests, made.totals.errors) == (20, 2)
+
+
+def test_a_pod_of_another_scrape_job_cannot_pretend_to_be_one_of_the_release() -> None:
+    """A pod exposes what it likes, so also the name of a process of the canary; the label `job` is of Prometheus."""
+    real, false = server(CANARY, 1), server(CANARY, 2)
+    prometheus = FakePrometheus(real, false)
+    prometheus.jobs = {process(CANARY, 2): "another"}
+    made = PrometheusCounters(prometheus, NAME, CANARY, 0.02, "models")
+    made.look()
+    answer(real, 10)
+    answer(false, 1000, errors=1000)
+    made.look()
+    assert (made.totals.requests, made.totals.errors) == (10, 0)
+    with pytest.raises(ValidationError):
+        Prometheus(url="https://a", job='models"} or up{job="')
 
 
 def test_a_pod_that_is_gone_keeps_its_last_figures_and_a_new_process_begins_at_its_first_look() -> None:

@@ -44,6 +44,15 @@ def test_a_dataset_version_is_trained_on_once_unless_it_is_requested() -> None:
     assert reason_to_wait(MODEL, SAME, "empty") is None
 
 
+@pytest.mark.parametrize("unless", ["empty", "unchanged"])
+def test_a_model_that_uses_a_new_column_waits_for_rows_that_have_it(unless: Unless) -> None:
+    facts = TrainingFacts(ready=True, snapshot="1", ever_trained=True, missing=("stops",))
+    waits = str(reason_to_wait(MODEL, facts, unless))
+    assert "waits for data with stops" in waits
+    assert waits.endswith("ingest a file with it")
+    assert str(reason_to_wait(ON_REQUEST, facts, unless)).endswith("then run the workflow train")
+
+
 @pytest.mark.slow
 def test_the_facts_follow_ingestion_and_training(account: EmulatedAccount) -> None:
     contract = DECLARED.contract(MODEL.contract)
@@ -55,3 +64,5 @@ def test_the_facts_follow_ingestion_and_training(account: EmulatedAccount) -> No
     record_run(dev, MODEL.name, "1", "sha256:" + "ab" * 32, str(record.snapshot))
     assert read_facts(dev, MODEL) == TrainingFacts(True, record.snapshot, trained=True, ever_trained=True)
     assert read_facts(None, MODEL) == TrainingFacts()
+    wider = MODEL.model_copy(update={"features": (*MODEL.features, "stops")})
+    assert read_facts(dev, wider).missing == ("stops",)

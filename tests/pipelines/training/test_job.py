@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import boto3
 import numpy as np
@@ -19,17 +20,26 @@ from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.project import Project
+from pipelines.declarations.run_facts import facts_of_run
+from pipelines.promotion.gates.compatibility import incompatibilities
 from pipelines.registry import bundles, evidence, runs
+from pipelines.registry.runs import list_runs, parse_record, read_records
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_error import RequestError
 from pipelines.training import training_run as job
 from pipelines.training.__main__ import main
 from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import load_graph
 from pipelines.training.training_run import TrainingRun, make_bundle, run_training
 from tests.aws import EmulatedAccount
+from tests.http_responder import http_server
+from tests.pipelines.training.mlflow_server import FakeMlflow
 from tests.pipelines.training.project import (
     DATASET,
+    DECLARATION,
     IMAGE,
     MODEL,
+    TRAIN,
     contract_document,
     make_project,
     make_rows,
@@ -111,7 +121,12 @@ def test_a_training_run_registers_a_signed_bundle_and_a_second_run_has_the_same_
     shutil.copytree(ROOT / "pipelines", package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(job, "PACKAGE", package)
     project = make_project(tmp_path / "one")
-    digest = run_training(project, dev, MODEL, TrainingRun("run-1", COMMIT, IMAGE), lambda line: None)
+    said: list[str] = []
+    mlflow = FakeMlflow()
+    with http_server(mlflow.answer) as url, mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": url}):
+        digest = run_training(project, dev, MODEL, TrainingRun("run-1", COMMIT, IMAGE), said.append)
+    assert said[-1] == f"copied to MLflow as run {1:032x}"
+    assert mlflow.runs[f"{1:032x}"]["tags"]["mlops.bundle"] == digest
 
     elsewhere = make_project(tmp_path / "two" / "deeper")
     (elsewhere.root / "README.md").write_text("Another commit.")
@@ -149,6 +164,14 @@ def test_a_training_run_registers_a_signed_bundle_and_a_second_run_has_the_same_
     assert auc.value is not None and auc.value > 0.7
     assert set(evaluation.groups["region"].groups) == {"north", "south"}
     assert "roc_auc" in verified.files["card.md"].decode()
+    runs_of = list_runs(dev, MODEL)
+    records = {name: parse_record(content) for name, content in read_records(dev, runs_of).items()}
+    for name, commit in (("run-1", COMMIT), ("run-2", OTHER_COMMIT)):
+        record = records[name]
+        assert record is not None and record.facts is not None
+        times = (record.facts.started, record.facts.finished)
+        assert record.facts == facts_of_run(verified.manifest, evaluation, *times, commit, image=IMAGE)
+        assert {"roc_auc", "slice/young/roc_auc", "difference/region/roc_auc"} <= set(record.facts.metrics)
 
     schema = RequestSchema.model_validate_json(verified.files["schema.json"])
     assert [(t.name, t.datatype, t.shape) for t in schema.inputs] == [
@@ -282,6 +305,32 @@ def test_holdout_rows_that_duplicate_training_rows_are_counted(tmp_path: Path) -
     # Two of these loans are equal by chance.
     assert leaked(rows) == 1
     assert leaked(pa.concat_tables([rows, again])) > 50
+
+
+def test_a_second_version_with_a_new_feature_answers_the_requests_of_the_first(tmp_path: Path) -> None:
+    train = TRAIN.replace('["income", "age", "member"]', '[n for n in data.features.columns if n != "region"]')
+    assert train != TRAIN
+
+    def version(folder: str, *features: str, **serving: object) -> bundles.FetchedBundle:
+        changes = {"features": [*features, "region"], "serving": {**DECLARATION["serving"], **serving}}
+        return bundle(make_project(tmp_path / folder, train, **changes))
+
+    def schema(made: bundles.FetchedBundle) -> RequestSchema:
+        return RequestSchema.model_validate_json(made.files["schema.json"])
+
+    first = version("first", "income", "age")
+    golden = GoldenPredictions.model_validate_json(first.files["golden.json"])
+    request = json.dumps({"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}).encode()
+
+    second = version("second", "income", "age", "member", optional_features=["member"])
+    assert incompatibilities(schema(first), schema(second)) == []
+    answer = json.loads(Predictor(second.manifest, second.files).answer(request, b"1").body)
+    assert [output["name"] for output in answer["outputs"]] == [output.name for output in golden.outputs]
+
+    strict = version("strict", "income", "age", "member")
+    assert len(incompatibilities(schema(first), schema(strict))) == 1
+    with pytest.raises(RequestError, match="expected shape"):
+        Predictor(strict.manifest, strict.files).answer(request, b"1")
 
 
 def test_a_class_found_only_in_the_holdout_is_refused(tmp_path: Path) -> None:

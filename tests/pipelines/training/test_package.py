@@ -23,7 +23,7 @@ from pipelines.training.package import answer_holdout, golden_predictions, inven
 from pipelines.training.rows import features_of
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.pipelines.training.models import linear, make_model
-from tests.pipelines.training.project import DATASET, MODEL, contract_document, make_project, make_rows
+from tests.pipelines.training.project import DATASET, DECLARATION, MODEL, contract_document, make_project, make_rows
 
 WEIGHTS = [0.5, -1.0]
 
@@ -109,7 +109,8 @@ def test_single_rows_are_checked_by_the_code_path_of_the_server(monkeypatch: pyt
 
 
 def test_the_request_schema_lists_the_features_in_order_with_the_contracts_bounds(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+    serving = {**DECLARATION["serving"], "optional_features": ["member"]}
+    project = make_project(tmp_path, serving=serving)
     model, contract = project.model(MODEL), project.contract(DATASET)
     ports = [("features", TensorProto.FLOAT, ["rows", 3]), ("region", TensorProto.STRING, ["rows", 1])]
     outputs = [("label", TensorProto.STRING, ["rows"]), ("probabilities", TensorProto.FLOAT, ["rows", 2])]
@@ -124,6 +125,8 @@ def test_the_request_schema_lists_the_features_in_order_with_the_contracts_bound
     assert [column.name for column in numbers.columns] == ["income", "age", "member"]
     income, _, member = numbers.columns
     assert (income.minimum, income.exclusive_maximum, income.nullable, member.nullable) == (0, 1000, False, True)
+    assert (income.optional, member.optional) == (False, True)
+    assert "optional" not in income.model_dump(), "servers of earlier versions can read it"
     assert member.values == (0, 1)
     assert (region.name, region.datatype, region.shape) == ("region", "BYTES", (-1, 1))
     assert region.columns[0].values == ("north", "south")

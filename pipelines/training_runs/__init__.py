@@ -1,0 +1,1 @@
+"""Training runs and experiments: read, compare and draw them."""
