@@ -5,7 +5,8 @@ See docs/decisions/0042-keep-personal-data-out-of-the-inference-log.md.
 
 from __future__ import annotations
 
-import hashlib
+import math
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -96,4 +97,14 @@ def is_sampled(request_id: bytes, sample: float, key: bytes) -> bool:
         sample: share of the requests in the sample.
         key: see `sampling_key`.
     """
-    return int.from_bytes(hashlib.blake2b(request_id, digest_size=8, key=key).digest()) < sample * 2**64
+    return sample_hash(request_id, key) < sample_limit(sample)
+
+
+def sample_hash(request_id: bytes, key: bytes) -> bytes:
+    """Return the hash that decides about an id. The request belongs to a sample if it is below `sample_limit`."""
+    return blake2b(request_id, digest_size=8, key=key).digest()
+
+
+def sample_limit(sample: float) -> bytes:
+    """Return the first hash that does not belong to a sample."""
+    return math.ceil(sample * 2**64).to_bytes(8, "big") if sample < 1 else b"\xff" * 9

@@ -54,6 +54,9 @@ class Application:
         body_seconds: seconds allowed for the rest of a body to arrive.
         sender: copies requests to a canary; None if the model declares no shadow step.
         receiver: counts the copies that this server takes as a canary; None to take none.
+
+    Attributes:
+        at_once: URLs whose POST requests `answer_at_once` may answer now.
     """
 
     def __init__(
@@ -82,7 +85,9 @@ class Application:
         self._versions = (bundle, digits, digits[:SHORT_DIGITS])
         roots = (f"/v2/models/{model}", *(f"/v2/models/{model}/versions/{name}" for name in self._versions))
         self._common_path = f"{roots[0]}/infer"
+        self._common_url = self._common_path.encode()
         self._infer_paths = frozenset(f"{root}/infer" for root in roots)
+        self.at_once: frozenset[bytes] = frozenset()
         self._gets: dict[str, Callable[[], tuple[int, Any]]] = {
             "/v2": self._server,
             "/v2/health/live": lambda: (200, {"live": True}),
@@ -102,10 +107,12 @@ class Application:
         self._predictor = predictor
         self._log = log
         self._metrics.is_ready = True
+        self.at_once = frozenset(path.encode() for path in self._infer_paths)
 
     def drain(self) -> None:
         """Report the server as not ready. Requests are still answered, with `Connection: close`."""
         self._draining = True
+        self.at_once = frozenset()
         self._fixed = (_JSON, _CLOSE)
         self._metrics.is_ready = False
 
@@ -117,6 +124,7 @@ class Application:
         start = perf_counter()
         metrics = self._metrics
         metrics.in_flight += 1
+        is_versioned = scope["path"] != self._common_path
         status, body = ABANDONED, b""
         more: tuple[Header, ...] = ()
         try:
@@ -125,15 +133,7 @@ class Application:
             parent, state = (new_parent(), b"") if b"traceparent" not in headers else _trace_of(pairs)
             answer = None
             try:
-                predictor = self._predictor
-                if predictor is None:
-                    raise RequestError(503, "the model is being loaded", (_RETRY,))
-                if (
-                    headers.get(b"content-type") != b"application/json"
-                    or b"content-encoding" in headers
-                    or b"inference-header-content-length" in headers
-                ):
-                    _check_content(headers)
+                predictor = self._predictor_for(headers)
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return
@@ -146,27 +146,92 @@ class Application:
                 body = first
                 answer = predictor.answer(body, parent[TRACE_AND_SPAN])
                 status, content = 200, answer.body
-            except RequestError as error:
-                status, content, more = error.status, _error(error.message), error.headers
-            except Exception:
-                status, content = 500, _unexpected(parent, quotes=self._log is None or not self._log.withholds)
+            except Exception as error:
+                status, content, more = self._failure(error, parent)
             sent = [*self._fixed, (b"content-length", b"%d" % len(content)), (b"traceparent", parent), *more]
             if state:
                 sent.append((b"tracestate", state))
             await send({"type": "http.response.start", "status": status, "headers": sent})
             await send({"type": "http.response.body", "body": content})
-            if answer is not None:
-                metrics.rows += answer.rows
-                if answer.prediction is not None and scope["path"] == self._common_path:
-                    metrics.predicted(answer.prediction)
-                self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
-            elif status >= 500 and status != OVERLOADED and self._log is not None:
-                self._log.record_failure(status, parent[TRACE])
-            if self._sender is not None and scope["path"] == self._common_path:
+            self._record(status, answer, parent, is_versioned=is_versioned)
+            if self._sender is not None and not is_versioned:
                 self._offer(self._sender, body, status, answer, start)
         finally:
             metrics.in_flight -= 1
-            metrics.answered(status, perf_counter() - start, is_versioned=scope["path"] != self._common_path)
+            metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
+
+    def answer_at_once(self, url: bytes, headers: dict[bytes, bytes], body: bytes) -> tuple[int, bytes] | None:
+        """Answer an inference request that arrived as a whole, without the steps of the ASGI protocol.
+
+        Those steps, such as a task for each request, take longer than the answer of a small model.
+
+        Args:
+            url: one of `at_once`.
+            headers: headers of the request; each occurs once.
+            body: body of the request.
+
+        Returns:
+            The status, and the response after its status line. None if the body is too large: call the application.
+        """
+        if len(body) > self._largest_body:
+            return None
+        start = perf_counter()
+        parent, state = (new_parent(), b"") if b"traceparent" not in headers else _trace_of(list(headers.items()))
+        answer, more = None, b""
+        try:
+            answer = self._predictor_for(headers).answer(body, parent[TRACE_AND_SPAN])
+            status, content = 200, answer.body
+        except Exception as error:
+            status, content, others = self._failure(error, parent)
+            more = b"".join(b"%b: %b\r\n" % header for header in others)
+        if state:
+            more += b"tracestate: %b\r\n" % state
+        response = b"content-type: application/json\r\ncontent-length: %d\r\ntraceparent: %b\r\n%b\r\n%b" % (
+            len(content),
+            parent,
+            more,
+            content,
+        )
+        is_versioned = url != self._common_url
+        self._metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
+        self._record(status, answer, parent, is_versioned=is_versioned)
+        if self._sender is not None and not is_versioned:
+            self._offer(self._sender, body, status, answer, start)
+        return status, response
+
+    def _predictor_for(self, headers: dict[bytes, bytes]) -> Predictor:
+        """Return the predictor if the request may be answered, by its headers.
+
+        Raises:
+            RequestError: 503: the model is being loaded. 415: the body is not plain JSON.
+        """
+        predictor = self._predictor
+        if predictor is None:
+            raise RequestError(503, "the model is being loaded", (_RETRY,))
+        if (
+            headers.get(b"content-type") != b"application/json"
+            or b"content-encoding" in headers
+            or b"inference-header-content-length" in headers
+        ):
+            _check_content(headers)
+        return predictor
+
+    def _failure(self, error: Exception, parent: bytes) -> tuple[int, bytes, tuple[Header, ...]]:
+        """Return status, body and further headers of the response to a request that failed."""
+        if isinstance(error, RequestError):
+            return error.status, _error(error.message), error.headers
+        return 500, _unexpected(parent, quotes=self._log is None or not self._log.withholds), ()
+
+    def _record(self, status: int, answer: InferenceResult | None, parent: bytes, *, is_versioned: bool) -> None:
+        """Count and log an inference request that has its response."""
+        log = self._log
+        if answer is not None:
+            self._metrics.rows += answer.rows
+            if answer.prediction is not None and not is_versioned:
+                self._metrics.predicted(answer.prediction)
+            log.record(answer, parent[TRACE])  # type: ignore[union-attr]
+        elif status >= 500 and status != OVERLOADED and log is not None:
+            log.record_failure(status, parent[TRACE])
 
     async def _whole_body(
         self, first: bytes, headers: dict[bytes, bytes], message: Message, receive: Receive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -31,14 +31,46 @@ ANSWER_SWEEPS = 12
 """Sweeps that see the same unfinished response before its connection is closed: the client does not read it."""
 
 
+class ImmediateAnswers(Protocol):
+    """Application that can answer some requests without waiting."""
+
+    @property
+    def at_once(self) -> frozenset[bytes]:
+        """URLs whose POST requests it may answer now."""
+
+    def answer_at_once(self, url: bytes, headers: dict[bytes, bytes], body: bytes) -> tuple[int, bytes] | None:
+        """Return the status, and the response after its status line; None if it cannot answer this one."""
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One HTTP connection. A connection beyond the limit takes the place of the one that is idle longest.
 
+    A request that arrives as a whole is answered at once, if the application can. All others take uvicorn's way: a task
+    that calls the ASGI application.
+
     Attributes:
-        most_connections: limit of open connections; see `with_limit`.
+        most_connections: limit of open connections; see `protocol_for`.
+        immediate: application that answers requests at once; None if it cannot.
     """
 
+    # Python finds attributes of an object faster if they are at most 30, and uvicorn has nearly as many.
+    __slots__ = (
+        "_by_name",
+        "_default_headers",
+        "_default_lines",
+        "_has_answered",
+        "_in_head",
+        "_is_complete",
+        "_is_large",
+        "_pending",
+        "_pieces",
+        "_refusal",
+        "_requests",
+        "_seen_requests",
+        "_sweeps",
+    )
     most_connections = MOST_CONNECTIONS
+    immediate: ImmediateAnswers | None = None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -47,6 +79,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._pending = 0  # bytes of the incomplete head, or around the incomplete body
         self._is_large = False  # what arrived may be a head beyond the limit
         self._refusal = (400, "the request is not HTTP/1.1")
+        self._pieces: list[bytes] | None = None  # body of a request that may be answered at once
+        self._by_name: dict[bytes, bytes] = {}
+        self._has_answered = False  # a request of the bytes that are being parsed
+        self._default_headers: object = None
+        self._default_lines = b""
         self._requests = 0
         self._seen_requests = 0
         self._sweeps = 0
@@ -75,7 +112,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._is_large = self._pending + len(data) > LARGEST_HEAD
+        self._has_answered = False
         super().data_received(data)
+        if self._pieces is not None:
+            self._hand_over()
         if self._is_complete:
             # What follows the message is not counted: it is part of one read, and so bounded.
             self._is_complete = False
@@ -92,8 +132,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refusal = (400, "the chunks of the body are too small, or their trailers too large")
             self.send_400_response("")
 
+    def on_message_begin(self) -> None:
+        # uvicorn's scope is made in `_hand_over`, for requests that need it.
+        self.url = b""
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
-        hosts = [name for name, _ in self.headers].count(b"host")
+        self._by_name = dict(self.headers)
+        hosts = 1
+        if len(self._by_name) != len(self.headers) or b"host" not in self._by_name:
+            hosts = [name for name, _ in self.headers].count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
             self._refuse(400, f"the header Host: expected once, found {hosts} times")
         if len(self.url) > LARGEST_HEAD // 2:
@@ -103,16 +154,72 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._pending = 0
         self._requests += 1
-        super().on_headers_complete()
+        self._pieces = []
+        if not self._may_answer_at_once():
+            self._hand_over()
 
     def on_body(self, body: bytes) -> None:
         self._pending -= len(body)
-        super().on_body(body)
+        if self._pieces is None:
+            super().on_body(body)
+        else:
+            self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         self._in_head = self._is_complete = True
         self._pending = 0
-        super().on_message_complete()
+        if self._pieces is not None and not self._answer_at_once(self._pieces):
+            self._hand_over()
+        if self._pieces is None:
+            super().on_message_complete()
+        self._pieces = None
+
+    def _may_answer_at_once(self) -> bool:
+        """Return True if the request needs nothing of uvicorn but its parser, by its head and the connection.
+
+        Only the first request of one read is answered at once. A client that sends many must let others have a turn.
+        """
+        immediate, headers = self.immediate, self._by_name
+        return (
+            immediate is not None
+            and self.url in immediate.at_once
+            and len(headers) == len(self.headers)
+            and b"expect" not in headers
+            and b"upgrade" not in headers
+            and self.parser.get_method() == b"POST"
+            and self.parser.should_keep_alive()
+            and self.parser.get_http_version() == "1.1"
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and not self._has_answered
+        )
+
+    def _answer_at_once(self, pieces: list[bytes]) -> bool:
+        """Answer a request of which all has arrived; return False if it must be handed over."""
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        answer = self.immediate.answer_at_once(self.url, self._by_name, body)  # type: ignore[union-attr]
+        if answer is None:
+            return False
+        status, response = answer
+        default = self.server_state.default_headers
+        if self._default_headers is not default:  # they have the date, so uvicorn makes them every second
+            self._default_headers = default
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in default)
+        # In one piece: each write is a system call, and may wake the client.
+        self.transport.write(b"%b%b%b" % (STATUS_LINE[status], self._default_lines, response))
+        self._has_answered = True
+        return True
+
+    def _hand_over(self) -> None:
+        """Give the request to uvicorn, with the part of its body that has arrived."""
+        url, headers, pieces, self._pieces = self.url, self.headers, self._pieces, None
+        super().on_message_begin()
+        self.url = url
+        self.headers += headers
+        self.expect_100_continue = self._by_name.get(b"expect", b"").lower() == b"100-continue"
+        super().on_headers_complete()
+        for piece in pieces or ():
+            super().on_body(piece)
 
     def _refuse(self, status: int, message: str) -> None:
         """Stop parsing. uvicorn then calls `send_400_response`."""
@@ -127,6 +234,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
+        if self._pieces is not None:
+            self._hand_over()
         status, message = self._refusal
         content = msgspec.json.encode({"error": message})
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(content)
@@ -149,9 +258,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.close()
 
 
-def with_limit(most_connections: int) -> type[BoundedHttpProtocol]:
-    """Return the protocol with a limit of open connections."""
-    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"most_connections": most_connections})
+def protocol_for(application: object, most_connections: int) -> type[BoundedHttpProtocol]:
+    """Return the protocol of an application, with a limit of open connections."""
+    immediate = application if hasattr(application, "answer_at_once") else None
+    members = {"__slots__": (), "most_connections": most_connections, "immediate": immediate}
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), members)
 
 
 async def sweep(connections: Iterable[Any], *, seconds: float = SWEEP_SECONDS) -> None:

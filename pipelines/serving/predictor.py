@@ -38,7 +38,7 @@ class InferenceResult(msgspec.Struct, gc=False):
         id: id of the request, as JSON.
         rows: number of rows.
         size: size of the request, in bytes.
-        inputs, outputs: JSON for the inference log, one entry for each tensor of the model: the row as a list, or a
+        values: JSON for the inference log of each input of the model, and then of each output: the row as a list, or a
             list of such lists if there are several rows.
         prediction: the last value of the last numeric output, the mean of it if there are several rows: what a
             regression predicts, or the probability of the last class. None if no output is numeric.
@@ -48,8 +48,7 @@ class InferenceResult(msgspec.Struct, gc=False):
     id: bytes
     rows: int
     size: int
-    inputs: list[bytes | msgspec.Raw]
-    outputs: list[bytes]
+    values: tuple[bytes | msgspec.Raw, ...]
     prediction: float | None = None
 
 
@@ -121,8 +120,7 @@ class Predictor:
                     request_id,
                     1,
                     len(body),
-                    [given[0].data],
-                    [data],
+                    (given[0].data, data),
                     None if self._predicting is None else flat[-1],
                 )
         check_parameters(request)
@@ -144,9 +142,8 @@ class Predictor:
         if chosen is not None:
             sent = [sent[index] for index in chosen]
         content = b'%b%b,"outputs":[%b}]}' % (self._head, request_id, b"},".join(sent))
-        return InferenceResult(
-            content, request_id, rows, len(body), [tensor.json for tensor in tensors], logged, prediction
-        )
+        values = (*(tensor.json for tensor in tensors), *logged)
+        return InferenceResult(content, request_id, rows, len(body), values, prediction)
 
     def _chosen(self, outputs: list[RequestOutput]) -> list[int]:
         chosen: list[int] = []

@@ -21,7 +21,7 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import Application
-from pipelines.serving.http_protocol import MOST_CONNECTIONS, sweep, with_limit
+from pipelines.serving.http_protocol import MOST_CONNECTIONS, protocol_for, sweep
 from pipelines.serving.inference_log import InferenceLog, Limits, Write
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
@@ -106,7 +106,7 @@ def server_config(
     return uvicorn.Config(
         application,
         loop="auto",  # uvloop where available
-        http=with_limit(_affordable(most_connections)),
+        http=protocol_for(application, _affordable(most_connections)),
         ws="none",
         proxy_headers=False,
         lifespan="off",

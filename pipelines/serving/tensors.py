@@ -6,7 +6,6 @@ import itertools
 import math
 import struct
 from collections.abc import Callable, Iterable
-from operator import le
 from typing import Any, NamedTuple
 
 import msgspec
@@ -150,8 +149,7 @@ class TensorReader:
     def read_row(self, given: RequestInput) -> bool:
         """Read the tensor into `row` if it is a valid, flat row of numbers; return False otherwise.
 
-        `read` handles the rest and reports errors. Every step here is one call into C, because the interpreter's own
-        steps are slow in comparison.
+        `read` handles the rest and reports errors.
         """
         if (
             given.name != self.name
@@ -162,8 +160,11 @@ class TensorReader:
             return False
         try:
             values = self._decode_row(given.data)
-            if len(values) != self.width or not all(map(le, self._low, values)) or not all(map(le, values, self._high)):
+            if len(values) != self.width:
                 return False
+            for value, low, high in zip(values, self._low, self._high, strict=True):
+                if not low <= value <= high:
+                    return False
             for index, allowed in self._allowed:
                 if self._narrow(values[index]) not in allowed:
                     return False

@@ -1,4 +1,4 @@
-"""Baseline of the benchmark: the stack of the inference server with a constant answer."""
+"""Baseline of the benchmark: an ASGI application on uvicorn, with our limits of connections and a constant answer."""
 
 from __future__ import annotations
 

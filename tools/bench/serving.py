@@ -1,4 +1,4 @@
-"""Benchmark of the inference server against a constant answer from the same stack, and against MLServer.
+"""Benchmark of the inference server against a constant answer by uvicorn, and against MLServer.
 
 Every server runs on one core, and the load generator on another. The three take turns, and medians are compared. Our
 server has everything on: signed bundle, checks of every value, metrics, trace context, and the inference log to
@@ -116,7 +116,7 @@ def throughput(connections: int, loads: dict[str, list[Load]]) -> list[Figure]:
         Figure(
             f"inference of 1 row, {named}, one core, everything on",
             value,
-            f"the same stack answering a constant: {rates['constant']:,.0f} req/s",
+            f"an ASGI application on uvicorn that answers a constant: {rates['constant']:,.0f} req/s",
             f"{constant:.2f}",
             f"≥ {LOWEST_SHARE}",
             constant >= LOWEST_SHARE,
@@ -208,7 +208,7 @@ def our_server(
 
 @contextlib.contextmanager
 def constant_server(core: int, folder: Path) -> Iterator[Server]:
-    """Start a server of the same stack with a constant answer."""
+    """Start an ASGI application on uvicorn with a constant answer."""
     with serving([sys.executable, "-m", "tools.bench.constant"], core, folder, {}) as server:
         yield server
 

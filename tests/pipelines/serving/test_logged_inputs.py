@@ -149,9 +149,15 @@ def test_a_caller_cannot_choose_what_is_sampled_by_the_answers(serve: Serve) -> 
     assert keys[0].hex().encode() not in said and keys[0] != bytes.fromhex(server.bundle.digest[7:])
 
 
+def test_a_release_of_the_server_keeps_the_sample_of_the_one_before() -> None:
+    """Monitors ask for each id whether its record should be there."""
+    assert {number for number in range(12) if is_sampled(b'"%d"' % number, 0.25, b"")} == {0, 1, 11, 8}
+
+
 def test_lost_records_are_written_with_the_next_count(serve: Serve) -> None:
     server = serve()
     server.log._buffer_bytes = -1
+    server.log._notice()
     for _ in range(3):
         server.infer(features())
     assert server.logged() == []

@@ -40,8 +40,8 @@ def test_a_row_without_the_last_columns_is_answered_as_if_they_were_null(predict
     whole = ask(predictor, [*ROW[:width], *[None] * (10 - width)], [1, 10])
     short = ask(predictor, ROW[:width], [1, width])
     assert predictions(short) == predictions(whole) == pytest.approx([91.1])
-    logged = [json.loads(bytes(each)) for each in short.inputs]
-    assert logged == [json.loads(bytes(each)) for each in whole.inputs]
+    logged = [json.loads(bytes(each)) for each in short.values]
+    assert logged == [json.loads(bytes(each)) for each in whole.values]
     assert len(logged[0]) == 10, "the inference log has every column"
 
 
