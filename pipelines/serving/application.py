@@ -159,6 +159,7 @@ class Application:
         finally:
             metrics.in_flight -= 1
             metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
+            metrics.concurrency.answered(start)
 
     def answer_at_once(self, url: bytes, headers: dict[bytes, bytes], body: bytes) -> tuple[int, bytes] | None:
         """Answer an inference request that arrived as a whole, without the steps of the ASGI protocol.
@@ -194,6 +195,7 @@ class Application:
         )
         is_versioned = url != self._common_url
         self._metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
+        self._metrics.concurrency.answered(start)
         self._record(status, answer, parent, is_versioned=is_versioned)
         if self._sender is not None and not is_versioned:
             self._offer(self._sender, body, status, answer, start)

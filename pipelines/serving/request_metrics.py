@@ -21,6 +21,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from pipelines.serving.request_concurrency import RequestConcurrency
+
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram, in seconds: from one row of a linear model to a large batch of a forest."""
 
@@ -40,13 +42,15 @@ class RequestMetrics(Collector):
         process: names the server process, so that a reader notices a restart.
 
     Attributes:
-        in_flight: inference requests being read or answered.
+        in_flight: inference requests being read.
+        concurrency: average number of the requests that the event loop answers.
         rows: predicted rows.
         is_ready: True while the server takes requests.
     """
 
     def __init__(self, model: str, bundle: str, process: str = "") -> None:
         self.in_flight = 0
+        self.concurrency = RequestConcurrency()
         self.rows = 0
         self.is_ready = False
         self._about = {"model": model, "bundle": bundle, "process": process}
@@ -148,7 +152,9 @@ class RequestMetrics(Collector):
         ):
             yield GaugeMetricFamily(f"inference_{name}", text, value=value)
         yield GaugeMetricFamily(
-            "inference_requests_in_flight", "Inference requests being read or answered.", value=self.in_flight
+            "inference_requests_in_flight",
+            "Inference requests being read, and the average of the last 15 seconds of those being answered.",
+            value=self.in_flight + round(self.concurrency.average(), 2),
         )
         yield GaugeMetricFamily("inference_ready", "1 while the server takes requests.", value=float(self.is_ready))
         yield InfoMetricFamily("inference_bundle", "The bundle that is served.", value=self._about)
