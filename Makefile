@@ -73,6 +73,17 @@ test: lint typecheck ## Lint, types, and the tests that start no process, kill n
 test-slow: setup ## The other tests: processes, kills, races, and whole journeys on the laptop
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
+# Spark itself is as large as everything else together, and needs Java.
+SPARK := $(VENV)/spark-server
+$(SPARK)/.installed: requirements/spark-server.txt $(INSTALLED)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SPARK)
+	@$(BIN)/uv pip install --quiet --python $(SPARK)/bin/python --require-hashes -r requirements/spark-server.txt
+	@touch $@
+
+.PHONY: test-spark
+test-spark: spark $(SPARK)/.installed ## The tests on Spark with two executors, of which one is killed; needs Java 17
+	@SPARK_HOME=$$(echo $(abspath $(SPARK))/lib/python3*/site-packages/pyspark) $(BIN)/pytest -n 0 tests/pipelines/training/test_spark_executors.py
+
 .PHONY: fuzz
 fuzz: setup ## Fuzz declarations, data and requests: N=12000 inputs, SEED=1 makes others
 	@$(BIN)/python -m tools.fuzz $(or $(N),1200) --seed $(or $(SEED),0)
@@ -132,7 +143,7 @@ lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes 
 	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in $$(test $$group = requirements/pipelines && echo requirements/serving.in) -o $$group.txt; \
 	done
 	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
-	@for peers in bench-contracts bench-drift; do \
+	@for peers in bench-contracts bench-drift spark-server; do \
 	  $(COMPILE) $(UPGRADE) --generate-hashes --no-annotate requirements/$$peers.in -o requirements/$$peers.txt; \
 	done
 

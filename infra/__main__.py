@@ -36,6 +36,8 @@ from pipelines.declarations.names import (
     model_monitor_name,
     monitor_name,
     prediction_job_name,
+    predictions_name,
+    training_name,
 )
 from pipelines.declarations.project import Project
 
@@ -78,7 +80,6 @@ def provision() -> None:
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
         cared = TableCareArgs(
             context=context,
-            contract=contracts[name],
             storage=storage,
             registry=registry,
             predicting=project.predicting(name),
@@ -88,29 +89,43 @@ def provision() -> None:
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
-        large = tuple(contracts[name] for name in monitored if contracts[name].engine == "spark")
+        large = {name for name, each in contracts.items() if each.engine == "spark"}
+        trained = {name: model for name, model in models.items() if model.contract in large}
+        clients = (*(monitor_name(name) for name in monitored if name in large), *map(training_name, trained))
         spark = None
-        if large:
-            spark = SparkServer(SparkServerArgs(context=context, contracts=large, storage=storage), on_cluster).access
+        if clients:
+            datasets = sorted(large.intersection({*monitored, *(model.contract for model in trained.values())}))
+            server = SparkServerArgs(context=context, datasets=datasets, clients=clients, storage=storage)
+            spark = SparkServer(server, on_cluster).access
         for name in monitored:
             monitor = DataMonitorArgs(
                 context=context,
                 contract=contracts[name],
                 storage=storage,
-                spark=spark if contracts[name] in large else None,
+                spark=spark if name in large else None,
             )
             DataMonitor(name, monitor, on_cluster)
         jobs += map(monitor_name, monitored)
         for name, model in models.items():
-            training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
+            training = TrainingArgs(
+                context=context,
+                model=model,
+                storage=storage,
+                registry=registry,
+                spark=spark if name in trained else None,
+            )
             TrainingJob(name, training, on_cluster)
-            jobs.append(f"train-{name}")
+            jobs.append(training_name(name))
 
-    # Prediction by batch, and a monitor, for each model with a release in this environment
+    # Prediction by batch with the care of its table, and a monitor, for each model with a release in this environment
     for name in (name for name, bundle in releases.items() if bundle is not None):
         predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
         BatchPredictionJob(name, predicting, on_cluster)
-        jobs.append(prediction_job_name(name))
+        predicted = predictions_name(name)
+        TableCare(
+            predicted, TableCareArgs(context=context, storage=storage, registry=registry, predicting=()), on_cluster
+        )
+        jobs += [prediction_job_name(name), care_name(predicted)]
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
     observed = observed if environment.config.monitoring.models else []
     for name in observed:

@@ -16,10 +16,9 @@ from infra.components.pod import PodArgs, pod_spec
 from infra.components.storage import Storage
 from infra.components.workload import Workload, WorkloadArgs
 from infra.policies.exemptions import exemptions
-from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import PRIVATE_RANGES
 from pipelines.declarations.model import Resources
-from pipelines.declarations.names import monitor_name, table_name
+from pipelines.declarations.names import table_name
 
 NAME = "spark"
 """Name of the Deployment, of its Service and of its workload."""
@@ -49,17 +48,19 @@ class SparkServerArgs:
 
     Attributes:
         context: the settings that all jobs share. Without an image, there is no server.
-        contracts: of the datasets whose tables it reads.
+        datasets: the datasets whose tables it reads.
+        clients: workloads that may connect to it.
         storage: holds the tables.
     """
 
     context: JobContext
-    contracts: Sequence[Contract]
+    datasets: Sequence[str]
+    clients: Sequence[str]
     storage: Storage
 
 
 class SparkServer(pulumi.ComponentResource):
-    """A Sail server that reads the tables of some datasets, and that only their monitors reach.
+    """A Sail server that reads the tables of some datasets, and that only jobs on them reach.
 
     The server runs the code that its clients send, with its own role. So the role reads these tables and nothing else,
     and the pod has no token for the cluster's API. With a server elsewhere, it creates nothing.
@@ -84,8 +85,8 @@ class SparkServer(pulumi.ComponentResource):
 
     def _server(self, args: SparkServerArgs) -> None:
         context, child = args.context, pulumi.ResourceOptions(parent=self)
-        environment, clients = context.environment, [monitor_name(contract.name) for contract in args.contracts]
-        tables = [f"{environment.catalog_database}/{table_name(contract.name)}/" for contract in args.contracts]
+        environment = context.environment
+        tables = [f"{environment.catalog_database}/{table_name(dataset)}/" for dataset in args.datasets]
         workload = Workload(
             NAME,
             WorkloadArgs(
@@ -94,7 +95,7 @@ class SparkServer(pulumi.ComponentResource):
                 statements=read_prefix(args.storage.lake, *tables),
                 ingress=[
                     {
-                        "from": [{"podSelector": {"matchLabels": selector(client)}} for client in clients],
+                        "from": [{"podSelector": {"matchLabels": selector(client)}} for client in args.clients],
                         "ports": [{"protocol": "TCP", "port": PORT}],
                     }
                 ],

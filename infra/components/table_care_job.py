@@ -21,7 +21,6 @@ from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.monitor_alarms import MonitorAlarmsArgs, silence_alarm
 from infra.components.registry import Registry
 from infra.components.storage import Storage
-from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import DAILY_SILENCE_HOURS, TABLE_DIMENSION, care_schedule
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import care_name, predictions_name, table_name
@@ -36,14 +35,12 @@ class TableCareArgs:
 
     Attributes:
         context: the settings that all jobs share.
-        contract: the dataset's contract.
         storage: holds the table.
         registry: its bundles name the versions that must stay.
         predicting: models whose batch predictions may have read the table; those versions must stay, too.
     """
 
     context: JobContext
-    contract: Contract
     storage: Storage
     registry: Registry
     predicting: Sequence[str]
@@ -52,6 +49,7 @@ class TableCareArgs:
 class TableCare(JobComponent):
     """The job `care-<dataset>`, which expires versions, joins small files, and removes unused files and old rows.
 
+    For the predictions of a model, the job is `tend-<model>`.
     An alarm watches whether it runs. Without an image there is no job, and no alarm.
     """
 

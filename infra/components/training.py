@@ -10,11 +10,12 @@ import pulumi
 from infra.components.grants import Statements, add_to_prefix, read_prefix, read_table, sign, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
+from infra.components.spark_server import SparkAccess
 from infra.components.storage import Storage
 from infra.components.workload import egress_to
 from pipelines.declarations.environment import MlflowTracking
 from pipelines.declarations.model import Model
-from pipelines.declarations.names import table_name
+from pipelines.declarations.names import table_name, training_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,14 @@ class TrainingArgs:
         model: the model to train.
         storage: holds the dataset.
         registry: receives the bundles.
+        spark: leads to the Spark server that sorts the rows; None to read them in the job.
     """
 
     context: JobContext
     model: Model
     storage: Storage
     registry: Registry
+    spark: SparkAccess | None = None
 
 
 class TrainingJob(JobComponent):
@@ -41,16 +44,22 @@ class TrainingJob(JobComponent):
         training, mlflow = args.model.training, args.context.environment.config.mlflow
         job = JobArgs(
             context=args.context,
-            name=f"train-{model}",
+            name=training_name(model),
             container="train",
             command=["python", "-m", "pipelines.training", model],
             statements=_statements(args),
             resources=training.resources,
-            scratch="8Gi",
+            scratch=args.context.environment.config.spark.scratch if args.spark is not None else "8Gi",
             deadline_seconds=training.deadline_seconds,
             model=args.model,
-            variables=_mlflow_variables(mlflow) if mlflow is not None else (),
-            egress=_mlflow_egress(mlflow) if mlflow is not None else (),
+            variables=[
+                *(args.spark.variables if args.spark is not None else ()),
+                *(_mlflow_variables(mlflow) if mlflow is not None else ()),
+            ],
+            egress=[
+                *(args.spark.egress if args.spark is not None else ()),
+                *(_mlflow_egress(mlflow) if mlflow is not None else ()),
+            ],
         )
         super().__init__("mlops:training:Training", model, job, opts)
 
@@ -79,5 +88,5 @@ def _statements(args: TrainingArgs) -> Statements:
         *read_prefix(registry.bucket, *prefixes),
         *add_to_prefix(registry.bucket, *prefixes),
         *sign(registry.signing_key.arn),
-        *write_prefix(args.storage.logs, f"lineage/train-{model}/"),
+        *write_prefix(args.storage.logs, f"lineage/{training_name(model)}/"),
     ]

@@ -45,7 +45,7 @@ DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
 SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
 SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
-CARE = f"care-{DATASET}"
+CARE, TEND = f"care-{DATASET}", f"tend-{MODEL}"
 MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
 COMPACT = f"compact-{MODEL}"
 PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predictions"
@@ -85,6 +85,9 @@ PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predi
         (CARE, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (CARE, "s3:GetObject", s3("lake", f"{PREDICTIONS}/metadata/1.json")),
         (CARE, "glue:GetTable", glue(f"table/{PREDICTIONS}")),
+        (TEND, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (TEND, "s3:PutObject", s3("lake", f"quarantine/{MODEL}-predictions/expired/1.jsonl")),
+        (TEND, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
         (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
         (PREDICT, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
         (PREDICT, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
@@ -171,6 +174,9 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (CARE, "s3:GetObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
         (CARE, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/metadata/1.json")),
         (CARE, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
+        (TEND, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (TEND, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (TEND, "glue:CreateTable", glue(f"table/{PREDICTIONS}")),
         (CARE, "cloudwatch:PutMetricData", "*"),
         (INGEST, "s3:PutObject", s3("landing", f"{DATASET}/batch.csv")),
         (INGEST, "s3:GetObject", s3("landing", "another-dataset/batch.csv")),
@@ -244,7 +250,7 @@ def test_no_role_can_change_policies_and_only_care_and_compaction_delete(graph: 
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
         assert not [action for action in actions if "*" in action or "Policy" in action]
         deleting = [action for action in actions if "Delete" in action]
-        assert deleting == (["s3:DeleteObject"] if role.startswith(("care-", "compact-")) else [])
+        assert deleting == (["s3:DeleteObject"] if role.startswith(("care-", "compact-", "tend-")) else [])
         others = {action for action in actions if action.split(":")[0] not in ("s3", "kms", "glue")}
         assert others <= {"cloudwatch:PutMetricData"}
 

@@ -225,17 +225,17 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
 def care(dataset: str, applying: bool, environment: str, target: str) -> None:
     """List or do what a table needs: join files, remove unused ones.
 
-    The job `care-DATASET` does it every night. It removes files that no version names, and rows past the contract's
-    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag, a bundle in
-    this environment's registry or a batch prediction of the last 90 days names them. `mlops data expire` also removes
-    those of bundles past their audit period.
+    The job `care-DATASET` does it every night, and `tend-MODEL` for MODEL-predictions. It removes files that no version
+    names, and rows past the contract's retention; it joins small files; and it expires versions that are older than 90
+    days, unless a tag, a bundle in this environment's registry or a batch prediction of the last 90 days names them.
+    Versions of predictions stay for 400 days. `mlops data expire` also removes those of bundles past their audit
+    period.
     """
     from pipelines.data.table_care import plan_care, plan_lines
     from pipelines.targets.workloads import run_care
 
     opened = open_target(target)
-    contract = opened.project.contract(dataset)
-    opened.project.check_ingests(environment, dataset)
+    contract = opened.project.check_cares(environment, dataset)
     if applying:
         run_care(opened, environment, dataset, log)
         return

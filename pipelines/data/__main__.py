@@ -1,6 +1,7 @@
 """Jobs of a dataset, which CronJobs run.
 
-`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `care <dataset>` in `care-<dataset>`.
+`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `care <dataset>` in `care-<dataset>`, or in
+`tend-<model>` for `<model>-predictions`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     ingesting = commands.add_parser("ingest", help="ingest the landing files of a dataset")
     caring = commands.add_parser("care", help="care for the table of a dataset")
-    for command in (ingesting, caring):
-        command.add_argument("dataset", help="name of a contract in data-contracts/")
+    ingesting.add_argument("dataset", help="name of a contract in data-contracts/")
+    caring.add_argument("dataset", help="name of a contract in data-contracts/, or MODEL-predictions")
     caring.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
     caring.add_argument(
         "--predicting", action="append", default=[], help="model whose batch predictions read the table"
@@ -50,11 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Ingestion may not delete the files of a lost commit. The care of the table does; do not warn about them.
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     try:
-        contract = Project.find().contract(given.dataset)
+        project = Project.find()
         descriptor = EnvironmentDescriptor.from_environ()
         if given.namespace is None:
-            return _ingest(descriptor, contract)
-        return _care(descriptor, contract, given.predicting, given.namespace)
+            return _ingest(descriptor, project.contract(given.dataset))
+        return _care(descriptor, project.dataset_contract(given.dataset), given.predicting, given.namespace)
     except Exception as error:
         outside = explain(error)
         if outside is None:

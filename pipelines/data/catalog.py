@@ -152,6 +152,15 @@ def open_table(descriptor: TablePlace, dataset: str) -> Table:
         ) from None
 
 
+def has_table(descriptor: TablePlace, dataset: str) -> bool:
+    """Return True if an environment has the table of a dataset."""
+    try:
+        open_table(descriptor, dataset)
+    except MissingTableError:
+        return False
+    return True
+
+
 def open_or_make_table(descriptor: TablePlace, contract: Contract) -> Table:
     """Open the table of a dataset that no program provisions; make it first if there is none.
 
@@ -232,14 +241,26 @@ def read_version(descriptor: TablePlace, dataset: str, snapshot: str | None = No
     rows = in_key_order(table.scan(snapshot_id=found.snapshot_id).to_arrow(), key).combine_chunks()
     if rows.num_rows == 0:
         raise MlopsError(f"snapshot {found.snapshot_id} of {dataset} has no rows", fix="ingest data first")
-    version = DatasetVersion(
+    return rows, describe_version(descriptor, dataset, found, digest_of_rows(rows, key), rows.num_rows)
+
+
+def describe_version(place: TablePlace, dataset: str, snapshot: Snapshot, content: str, rows: int) -> DatasetVersion:
+    """Return the identity of a dataset version.
+
+    Args:
+        place: where the table is.
+        dataset: name of the contract.
+        snapshot: the Iceberg snapshot.
+        content: digest of its rows; see `digest_of_rows`.
+        rows: number of rows.
+    """
+    return DatasetVersion(
         dataset=dataset,
-        table=f"{descriptor.catalog_database}.{table_name(dataset)}",
-        snapshot=str(found.snapshot_id),
-        content=digest_of_rows(rows, key),
-        rows=rows.num_rows,
+        table=f"{place.catalog_database}.{table_name(dataset)}",
+        snapshot=str(snapshot.snapshot_id),
+        content=content,
+        rows=rows,
     )
-    return rows, version
 
 
 def snapshot_of(table: Table, environment: str, dataset: str, snapshot: str | None) -> Snapshot:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from pipelines.data.glue_client import s3
-from pipelines.data.versions import TableVersion
+from pipelines.data.versions import TableVersion, read_version_of
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.timestamps import Timestamp
@@ -28,6 +28,14 @@ class ExpiredVersion(Declaration):
     batch: str | None
     contract: str | None
     is_included: bool
+    added: int | None = None
+    bundle: str | None = None
+    read: str | None = None
+
+    @property
+    def read_version(self) -> tuple[str, str] | None:
+        """See `TableVersion.read_version`."""
+        return read_version_of(self.read, self.file)
 
 
 def record_expiry(descriptor: EnvironmentDescriptor, dataset: str, versions: Sequence[TableVersion]) -> None:
@@ -42,6 +50,9 @@ def record_expiry(descriptor: EnvironmentDescriptor, dataset: str, versions: Seq
             batch=version.batch,
             contract=version.contract,
             is_included=version.is_included,
+            added=version.added,
+            bundle=version.bundle,
+            read=version.read,
         ).model_dump_json()
         for version in versions
     ]

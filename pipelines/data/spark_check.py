@@ -29,12 +29,11 @@ from pipelines.data.checks import (
 from pipelines.data.contract_check import FileReport
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.data.reading import compare_columns
-from pipelines.data.spark_rows import FileRows, read_files
+from pipelines.data.spark_rows import FileRows, read_files, read_whole_table
 from pipelines.data.spark_session import send_by_value
 from pipelines.data.sql_quoting import quote
 from pipelines.data.validate import EXAMPLES, RuleResult, check_patterns
 from pipelines.declarations.classification import is_personal
-from pipelines.declarations.errors import MlopsError
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.dataframe import DataFrame
@@ -94,7 +93,7 @@ def check_on_spark(
 
 
 def _check(spark: SparkSession, contract: Contract, rows: FileRows, name: str, rows_of: RowsOf | None) -> FileReport:
-    frame = _frame(spark, rows, name)
+    frame = read_whole_table(spark, rows, name, "check it in one process: --engine process")
     types = {column: DUCKDB_TYPES[kind] for column, kind in rows.columns.items()}
     batch = Batch(name, Path(), types, text=False, rows=0)
     on_rows, on_batch = row_rules(contract, batch), batch_rules(contract)
@@ -117,18 +116,6 @@ def _check(spark: SparkSession, contract: Contract, rows: FileRows, name: str, r
         unchecked = RuleResult(column, sql_rule.label, expected, 0, is_checked=False, unchecked_because=NO_SQL)
         results.append(unchecked)
     return FileReport(name, total, tuple(results))
-
-
-def _frame(spark: SparkSession, rows: FileRows, name: str) -> DataFrame:
-    if next(rows.stream_of_edited_files(), None) is not None:
-        raise MlopsError(
-            f"{name} cannot be checked on Spark: another engine has deleted rows of its files",
-            fix="check it in one process: --engine process; or let that engine compact the table",
-        )
-    frame = read_files(spark, rows)
-    if frame is None:
-        raise MlopsError(f"{name} has no rows", fix="ingest data first")
-    return frame
 
 
 def _run(frame: DataFrame, contract: Contract, types: Mapping[str, str], conditions: Sequence[str]) -> pa.Table:

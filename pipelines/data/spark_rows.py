@@ -185,3 +185,54 @@ def read_files(spark: SparkSession, rows: FileRows) -> DataFrame | None:
             )
         )
     return reduce(lambda left, right: left.unionAll(right), frames) if frames else None
+
+
+def read_whole_table(spark: SparkSession, rows: FileRows, name: str, other_way: str) -> DataFrame:
+    """Return all rows of a table as a data frame.
+
+    Args:
+        spark: the session.
+        rows: the rows.
+        name: name of the table, for errors.
+        other_way: how to do the same without Spark.
+
+    Raises:
+        MlopsError: the table has no rows, or another engine has deleted rows of its files.
+    """
+    if next(rows.stream_of_edited_files(), None) is not None:
+        raise MlopsError(
+            f"{name} cannot be read on Spark: another engine has deleted rows of its files",
+            fix=f"{other_way}; or let that engine compact the table",
+        )
+    frame = read_files(spark, rows)
+    if frame is None:
+        raise MlopsError(f"{name} has no rows", fix="ingest data first")
+    return frame
+
+
+def stream_in_order(frame: DataFrame, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Sort rows on the server, and stream them, as `in_key_order` sorts them: NaN last, then nulls, and -0.0 as 0.0.
+
+    Args:
+        frame: the rows.
+        names: columns to sort by.
+    """
+    import pyarrow as pa
+    from pyspark.sql.connect import functions as sql
+
+    kinds = dict(frame.dtypes)
+
+    def value(name: str) -> Any:
+        column = sql.col(f"`{name}`")
+        if kinds[name] not in ("double", "float"):
+            return column
+        zero, not_a_number = (sql.lit(number).cast(kinds[name]) for number in (0.0, float("nan")))
+        return sql.nanvl(column, not_a_number) + zero
+
+    ordered = frame.orderBy(*(value(name).asc_nulls_last() for name in names))
+    # A data frame has `toArrow`, which keeps all rows in memory, and `toLocalIterator`, which makes an object of each
+    # value. The latter is this loop, and then a conversion.
+    client, plan = ordered.sparkSession.client, ordered._plan
+    for part in client.to_table_as_iterator(plan.to_proto(client), plan.observations):
+        if isinstance(part, pa.Table):
+            yield part

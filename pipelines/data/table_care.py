@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pipelines.data.catalog import MissingTableError, open_table
+from pipelines.data.catalog import MissingTableError, has_table, open_table
 from pipelines.data.compaction import CompactionPlan, compact, oldest_compared, plan_compaction
 from pipelines.data.delivery_history import compared_snapshots
 from pipelines.data.file_replacement import MOST_ATTEMPTS, current_files, pause_before
@@ -19,7 +19,7 @@ from pipelines.data.lineage import lineage, table_data
 from pipelines.data.orphan_files import find_orphans, remove_orphans
 from pipelines.data.row_retention import files_with_old_rows, oldest_kept, remove_old_rows
 from pipelines.data.table_changes import MOST_EXPIRED, TableChange, TableConflictError, make_change
-from pipelines.data.version_retention import KEPT_DAYS, ExpiryPlan, plan_expiry
+from pipelines.data.version_retention import AUDIT_DAYS, KEPT_DAYS, ExpiryPlan, plan_expiry
 from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import RUNS_METRIC, TABLE_DIMENSION
@@ -27,6 +27,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import care_name, predictions_name
 from pipelines.declarations.plurals import counted
+from pipelines.declarations.predictions_contract import is_predictions
 from pipelines.declarations.service_level import retention_time
 from pipelines.registry import clients
 from pipelines.registry.named_versions import named_versions
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 SHOWN_FILES = 5
+
+FIGURES = ("RemovedFiles", "RemovedRows", "JoinedFiles", "SmallFiles", "ExpiredVersions")
+"""Names of the metrics that say what was done."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,12 @@ class CarePlan:
 
 
 def kept_time(contract: Contract) -> timedelta:
-    """Return the age up to which every version stays: 90 days, or the contract's retention if that is shorter."""
-    return min(timedelta(days=KEPT_DAYS), retention_time(contract.service_levels) or timedelta.max)
+    """Return the age up to which every version stays: 90 days, or the contract's retention if that is shorter.
+
+    The versions of predictions stay for the audit period: each is the answer to a request.
+    """
+    days = AUDIT_DAYS if is_predictions(contract) else KEPT_DAYS
+    return min(timedelta(days=days), retention_time(contract.service_levels) or timedelta.max)
 
 
 def reference_deliveries(contract: Contract) -> int:
@@ -195,9 +203,13 @@ def take_care(
         Name → figure: what was done.
 
     Raises:
-        MlopsError: the environment has no such table, AWS denied a request, or other writers commit all the time.
+        MlopsError: the environment has no such table, AWS denied a request, or other writers commit all the time. A
+            table of predictions may be missing, because the first batch prediction makes it.
     """
     dataset = contract.name
+    if is_predictions(contract) and not has_table(descriptor, dataset):
+        log(f"{dataset}: nothing was predicted yet")
+        return dict.fromkeys(FIGURES, 0)
     data = table_data(descriptor, dataset)
     with lineage(descriptor, care_name(dataset), [data], [data]) as run:
         table = open_table(descriptor, dataset)
@@ -213,13 +225,8 @@ def take_care(
         current = table.refresh().current_snapshot()
         version = str(current.snapshot_id) if current is not None else None
         run.outputs = [table_data(descriptor, dataset, version=version, contract=contract)]
-    return {
-        "RemovedFiles": len(orphans),
-        "RemovedRows": removed,
-        "JoinedFiles": joined.joined,
-        "SmallFiles": joined.small + len(joined.groups),
-        "ExpiredVersions": expired,
-    }
+    figures = (len(orphans), removed, joined.joined, joined.small + len(joined.groups), expired)
+    return dict(zip(FIGURES, figures, strict=True))
 
 
 def _expire(

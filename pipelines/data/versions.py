@@ -64,8 +64,18 @@ class TableVersion:
     @property
     def read_version(self) -> tuple[str, str] | None:
         """The dataset and the snapshot that were predicted; None if it was a file, or for other datasets."""
-        dataset, found, snapshot = (self.read or "").partition("@")
-        return (dataset, snapshot) if found and self.file is None else None
+        return read_version_of(self.read, self.file)
+
+
+def read_version_of(read: str | None, file: str | None) -> tuple[str, str] | None:
+    """Return the dataset and the snapshot that were predicted; None if it was a file, or nothing was.
+
+    Args:
+        read: value of the snapshot property `mlops.input`.
+        file: name of the landing file.
+    """
+    dataset, found, snapshot = (read or "").partition("@")
+    return (dataset, snapshot) if found and file is None else None
 
 
 def list_versions(table: Table) -> list[TableVersion]:

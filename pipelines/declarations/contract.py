@@ -588,7 +588,7 @@ class Contract(Declaration):
 
     @property
     def engine(self) -> Engine:
-        """The engine that reads the whole table, to profile it and to check it against the contract."""
+        """The engine that reads the whole table: to profile it, to check it against the contract, and to train."""
         found = (entry.value for entry in self.custom_properties if entry.property == ENGINE)
         named: Engine = next(found, ENGINES[0])
         return named

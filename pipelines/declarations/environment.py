@@ -270,7 +270,8 @@ class SparkSettings(Declaration):
     Attributes:
         remote: a server outside the program, as `sc://host:port`; None to run one in the cluster.
         cpu, memory: requests and limits of the server in the cluster, as in Kubernetes.
-        scratch: size of its volume for what does not fit into memory.
+        scratch: size of its volume for what does not fit into memory, and of that of a training job, which receives
+            the sorted rows.
     """
 
     remote: Annotated[str, StringConstraints(pattern=r"^sc://[A-Za-z0-9.-]+:[0-9]{2,5}$")] | None = None

@@ -69,14 +69,20 @@ PREDICTIONS_SUFFIX = "-predictions"
 """End of the names of datasets of predictions. With it, the name of a model is a name of a dataset."""
 
 
+def training_name(model: str) -> str:
+    """Return the name of the workload that trains a model."""
+    return f"train-{model}"
+
+
 def monitor_name(dataset: str) -> str:
     """Return the name of the workload that monitors a dataset."""
     return f"monitor-{dataset}"
 
 
 def care_name(dataset: str) -> str:
-    """Return the name of the workload that cares for a dataset's table."""
-    return f"care-{dataset}"
+    """Return the name of the workload that cares for a dataset's table; shorter for the predictions of a model."""
+    model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+    return f"care-{dataset}" if model == dataset else f"tend-{model}"
 
 
 def model_monitor_name(model: str) -> str:

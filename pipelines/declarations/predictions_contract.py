@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
+from pipelines.declarations.data_monitoring import MONITORING
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import predictions_name
 
@@ -75,6 +76,15 @@ def _free(name: str, others: Collection[str]) -> str:
     raise AssertionError("unreachable")
 
 
+def is_predictions(contract: Contract) -> bool:
+    """Return True if a contract is that of a model's batch predictions."""
+    return contract.id == _id_of(contract.name)
+
+
+def _id_of(dataset: str) -> str:
+    return f"urn:mlops:predictions:{dataset}"
+
+
 def predictions_contract(model: Model, source: Contract) -> Contract:
     """Return the contract of the dataset of a model's batch predictions.
 
@@ -85,7 +95,7 @@ def predictions_contract(model: Model, source: Contract) -> Contract:
     named = {
         "apiVersion": source.api_version,
         "kind": source.kind,
-        "id": f"urn:mlops:contract:{predictions_name(model.name)}",
+        "id": _id_of(predictions_name(model.name)),
         "name": _NAME,
         "version": source.version,
         "status": "active",
@@ -94,6 +104,7 @@ def predictions_contract(model: Model, source: Contract) -> Contract:
             "usage": model.intended_use,
         },
         "team": {"name": model.owner},
+        "customProperties": [{"property": MONITORING, "value": {"enabled": False}}],
         "schema": [
             {
                 "name": _NAME,

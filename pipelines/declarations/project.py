@@ -17,7 +17,7 @@ from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.inference_logging import MOST_GROUPS, lists_groups
 from pipelines.declarations.model import TARGET_TYPES, Model, Task
 from pipelines.declarations.names import PREDICTIONS_SUFFIX
-from pipelines.declarations.predictions_contract import predictions_contract
+from pipelines.declarations.predictions_contract import is_predictions, predictions_contract
 from pipelines.declarations.release import Release
 from pipelines.declarations.repository_root import PROGRAM, find_root
 
@@ -254,6 +254,26 @@ class Project:
                 "labels that a model names",
                 fix=f"--env {first}",
             )
+
+    def check_cares(self, environment: str, dataset: str) -> Contract:
+        """Check that an environment cares for the table of a dataset, or of a model's predictions.
+
+        Returns:
+            The contract of the table.
+
+        Raises:
+            MlopsError: it does not, or the environment does not exist.
+        """
+        contract = self.dataset_contract(dataset)
+        if not is_predictions(contract):
+            self.check_ingests(environment, dataset)
+        elif self.release(dataset.removesuffix(PREDICTIONS_SUFFIX), environment).bundle is None:
+            model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+            raise MlopsError(
+                f"{environment} does not care for {dataset}: expected a release of {model} there, found none",
+                fix=f"release {model} in {environment}, or name an environment that has a release of it",
+            )
+        return contract
 
     def model(self, name: str) -> Model:
         """Read a model's declaration and check it against its contract.

@@ -143,7 +143,10 @@ def read_predictions(descriptor: EnvironmentDescriptor, model: str) -> list[Pred
     except MissingTableError:
         return []
     facts = []
-    for version in list_versions(table):
+    known: list[TableVersion | ExpiredVersion] = [*list_versions(table)]
+    listed = {version.snapshot for version in known}
+    known += [each for each in read_expired(descriptor, predictions_name(model)) if each.snapshot not in listed]
+    for version in sorted(known, key=lambda each: each.at, reverse=True):
         if version.bundle is None:  # another engine has written it, for example a compaction
             continue
         dataset, read = version.read_version or (None, None)

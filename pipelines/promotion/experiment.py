@@ -62,6 +62,7 @@ def run_experiment(
     from pipelines.promotion.trial import try_bundle
     from pipelines.training.leaked_rows import describe_leaked
     from pipelines.training.training_run import make_bundle, utc_timestamp
+    from pipelines.training.training_set import in_memory
     from pipelines.training.unconfined import train_unconfined
 
     started = utc_timestamp()
@@ -75,7 +76,8 @@ def run_experiment(
         rows=rows.num_rows,
     )
     no_image = digest_of_bytes(b"")  # the manifest is not kept
-    manifest, files = make_bundle(project, model, contract, rows, known, no_image, say, train_unconfined)
+    ordered = in_memory(rows, model, contract)
+    manifest, files = make_bundle(project, model, contract, ordered, known, no_image, say, train_unconfined)
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
     facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
     verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))

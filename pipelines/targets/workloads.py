@@ -11,7 +11,7 @@ from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, La
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name, training_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -155,14 +155,13 @@ def run_care(target: Target, environment: str, dataset: str, log: Callable[[str]
     Args:
         target: where the environment lives.
         environment: its name.
-        dataset: the dataset's name.
+        dataset: the dataset's name, or that of a model's predictions.
         log: receives each line of the job's log.
 
     Raises:
         MlopsError: the dataset or the job does not exist, or the job failed.
     """
-    target.project.contract(dataset)
-    target.project.check_ingests(environment, dataset)
+    target.project.check_cares(environment, dataset)
     _run(target.descriptor(environment), care_name(dataset), log, after_others=True)
 
 
@@ -194,7 +193,7 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
     run = run or secrets.token_hex(8)
     _run(
         descriptor,
-        f"train-{model}",
+        training_name(model),
         log,
         variables={"RUN_ID": run, "SOURCE_COMMIT": _source_commit(target.project)},
         deadline_seconds=declared.training.deadline_seconds + START_ALLOWANCE_SECONDS,

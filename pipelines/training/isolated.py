@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.api import TrainedModel, TrainingData
+from pipelines.training.api import TrainedModel
 from pipelines.training.isolation import is_enforceable
 from pipelines.training.onnx_graph import LARGEST_MODEL
+from pipelines.training.sent_rows import SentRows
 from pipelines.training.worker import Task
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ class _Answer(BaseModel):
 
 
 @contextmanager
-def train_isolated(
-    model: Model, folder: Path, data: TrainingData, say: Callable[[str], None]
-) -> Iterator[TrainedModel]:
+def train_isolated(model: Model, folder: Path, data: SentRows, say: Callable[[str], None]) -> Iterator[TrainedModel]:
     """Run the training function; yield its model, whose `predict` runs in the same process until the block ends.
 
     Args:
@@ -98,7 +97,9 @@ def train_isolated(
         tempfile.TemporaryDirectory(prefix="training-") as scratch,
         _Process(model, folder.resolve(), Path(scratch).resolve(), say) as process,
     ):
-        process.send(data)
+        process.send(data.shape)
+        for block in data.blocks():
+            process.send(block)
         answer, content = process.receive(LARGEST_MODEL)
         classes = None if answer.classes is None else tuple(answer.classes)
         yield TrainedModel(process.predict, content, classes)

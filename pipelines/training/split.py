@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -35,19 +34,45 @@ def hash_keys(rows: pa.Table, key: Sequence[str]) -> Hashes:
     Raises:
         MlopsError: a column of the key is missing.
     """
+    check_key(rows.column_names, key)
     hashes = np.zeros(rows.num_rows, np.uint64)
     for name in key:
-        if name not in rows.column_names:
-            raise MlopsError(
-                f"the table lacks the column {name!r} of the primary key", fix="ingest data with the current contract"
-            )
         hashes = _mix(hashes ^ _column(rows.column(name)))
     return hashes
 
 
-def digest_of_keys(keys: Hashes) -> str:
-    """Compute the digest of a set of rows from their keys, in any order."""
-    return digest_of_bytes(np.sort(keys).astype("<u8").tobytes())
+def check_key(names: Collection[str], key: Sequence[str]) -> None:
+    """Check that a table has every column of a primary key.
+
+    Raises:
+        MlopsError: a column is missing.
+    """
+    if missing := [name for name in key if name not in names]:
+        raise MlopsError(
+            f"the table lacks the column {missing[0]!r} of the primary key", fix="ingest data with the current contract"
+        )
+
+
+def hash_values(columns: Sequence[NDArray[Any]]) -> Hashes:
+    """Hash rows of floating-point numbers, integers and text. NaN equals NaN, and -0.0 equals 0.0."""
+    import pyarrow as pa
+
+    hashes = np.zeros(len(columns[0]), np.uint64)
+    for values in columns:
+        if values.dtype == object:
+            encoded = pa.array(values, pa.large_string()).dictionary_encode()
+            bits = _hash_texts(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
+        elif values.dtype.kind == "f":
+            bits = (np.where(np.isnan(values), np.nan, values) + 0.0).astype(np.float64).view(np.uint64)
+        else:
+            bits = values.astype(np.int64).view(np.uint64)
+        hashes = _mix(hashes ^ bits)
+    return hashes
+
+
+def _hash_texts(texts: Sequence[str | None]) -> Hashes:
+    digests = b"".join(hashlib.blake2b((text or "").encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 def _column(column: pa.ChunkedArray) -> Hashes:
@@ -58,9 +83,7 @@ def _column(column: pa.ChunkedArray) -> Hashes:
         column = column.cast(column.type.value_type)
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        texts: list[Any] = column.to_pylist()
-        digests = b"".join(hashlib.blake2b((text or "").encode(), digest_size=8).digest() for text in texts)
-        return np.frombuffer(digests, "<u8").astype(np.uint64)
+        return _hash_texts(column.to_pylist())
     if pa.types.is_floating(kind):
         # -0.0 + 0.0 is 0.0
         return (np.asarray(pc.fill_null(column, 0.0), np.float64) + 0.0).view(np.uint64)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,19 +28,21 @@ from pipelines.declarations.digests import (
 )
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.evaluation import Evaluation, Holdout
+from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model
-from pipelines.declarations.names import Commit
+from pipelines.declarations.names import Commit, training_name
 from pipelines.declarations.project import Project
 from pipelines.declarations.run_facts import facts_of_run
 from pipelines.registry import bundles, evidence, runs
-from pipelines.training.api import TrainedModel, TrainingData
+from pipelines.training.api import TrainedModel
 from pipelines.training.isolated import train_isolated
 from pipelines.training.mlflow_mirror import mirror_run
+from pipelines.training.sent_rows import SentRows
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
+
+    from pipelines.data.ordered_rows import OrderedRows
 
 PACKAGE = Path(__file__).parents[1]
 """Folder of the package `pipelines`."""
@@ -50,11 +53,8 @@ CODE = ("declarations", "data", "registry", "serving/__init__.py", "serving/runt
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
 """Requirements of the training image."""
 
-Trainer = Callable[[Model, Path, TrainingData, Callable[[str], None]], AbstractContextManager[TrainedModel]]
+Trainer = Callable[[Model, Path, SentRows, Callable[[str], None]], AbstractContextManager[TrainedModel]]
 """Runs a model's training function, like `train_isolated`."""
-
-SMALLEST_PART = 2
-"""Minimum number of rows in the training data and in the holdout."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,6 @@ def run_training(
     Raises:
         MlopsError: a declaration, the data or the model is not valid, or a service failed.
     """
-    from pipelines.data.catalog import read_version
     from pipelines.data.lineage import bundle_data, from_columns, lineage, table_data
 
     started = utc_timestamp()
@@ -125,8 +124,10 @@ def run_training(
     contract = project.contract(model.contract)
     source = table_data(descriptor, model.contract)
     product = bundle_data(descriptor, model.name)
-    with lineage(descriptor, f"train-{model.name}", [source], [product]) as events:
-        rows, version = read_version(descriptor, model.contract, run.snapshot)
+    with (
+        lineage(descriptor, training_name(model.name), [source], [product]) as events,
+        _read_rows(descriptor, model, contract, run.snapshot) as (rows, version),
+    ):
         facts = {"version": version.snapshot, "rows": version.rows, "contract": contract}
         events.inputs = [table_data(descriptor, model.contract, **facts)]
         say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
@@ -146,6 +147,27 @@ def run_training(
     return digest
 
 
+@contextmanager
+def _read_rows(
+    descriptor: EnvironmentDescriptor, model: Model, contract: Contract, snapshot: str | None
+) -> Iterator[tuple[OrderedRows, DatasetVersion]]:
+    """Read a dataset version by the engine that its contract names: into memory, or into a temporary file."""
+    if contract.engine == "process":
+        from pipelines.data.catalog import read_version
+        from pipelines.training.training_set import in_memory
+
+        rows, version = read_version(descriptor, contract.name, snapshot)
+        yield in_memory(rows, model, contract), version
+        return
+    from pipelines.data.spark_session import open_spark
+    from pipelines.training.spark_training_set import read_training_rows
+
+    with tempfile.TemporaryDirectory(prefix="rows-") as folder:
+        with open_spark() as spark:
+            found = read_training_rows(spark, descriptor, model, contract, snapshot, Path(folder) / "rows.parquet")
+        yield found
+
+
 def utc_timestamp() -> str:
     """Return the present time as evidence has it: ISO 8601, in UTC, to the second."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -155,7 +177,7 @@ def make_bundle(
     project: Project,
     model: Model,
     contract: Contract,
-    rows: pa.Table,
+    rows: OrderedRows,
     version: DatasetVersion,
     image: str,
     say: Callable[[str], None],
@@ -170,7 +192,7 @@ def make_bundle(
         project: the source.
         model: the model's declaration.
         contract: contract of its dataset.
-        rows: rows of the dataset version.
+        rows: rows of the dataset version, with their hashes; see `TrainingSet`.
         version: identifies the dataset version.
         image: digest of the training image.
         say: receives a line for each step.
@@ -187,25 +209,27 @@ def make_bundle(
     from pipelines.training.evaluate import Predictions, evaluate
     from pipelines.training.onnx_graph import check_graph
     from pipelines.training.package import answer_holdout, golden_predictions, request_schema
-    from pipelines.training.rows import features_of, text_features
+    from pipelines.training.rows import text_features
+    from pipelines.training.training_set import TrainingSet
 
     folder = project.models_folder / model.name
     source = source_of(project, model.name)
-    data = _split(model, contract, rows)
+    data = TrainingSet(model, contract, rows)
     say(f"{data.holdout.training_rows} rows for training, {data.holdout.rows} in the holdout")
-    with train(model, folder, data.training, say) as trained:
+    with train(model, folder, data.training(), say) as trained:
         classes = _classes(model, trained)
         graph = check_graph(trained.onnx)
         schema = request_schema(model, contract, graph)
-        answers = answer_holdout(model.task, trained, graph, data.features, text_features(model, contract))
-    predictions = Predictions(_truth(model, data.target, classes), answers.predicted, classes)
-    evaluation = evaluate(model, data.holdout, data.rows.to_pandas(), data.keys, predictions)
+        holdout = data.read_holdout()
+        answers = answer_holdout(model.task, trained, graph, holdout.features, text_features(model, contract))
+    predictions = Predictions(_truth(model, holdout.target, classes), answers.predicted, classes)
+    evaluation = evaluate(model, data.holdout, holdout.groups.to_pandas(), holdout.keys, predictions)
     say(_headline(model, evaluation))
     files = {
         "model.onnx": graph.content,
         "schema.json": canonical_json(schema.model_dump(mode="json")),
         "baseline.json": canonical_json(
-            describe_baseline(model, contract, features_of(rows, model, contract), predictions).model_dump(mode="json")
+            describe_baseline(model, contract, data.features, predictions).model_dump(mode="json")
         ),
         "evaluation.json": canonical_json(evaluation.model_dump(mode="json")),
         "golden.json": canonical_json(golden_predictions(schema, contract, graph, answers).model_dump(mode="json")),
@@ -245,70 +269,6 @@ def source_of(project: Project, model: str) -> Source:
 
 def _digest_of(path: Path) -> str:
     return digest_of_folder(path) if path.is_dir() else digest_of_file(path)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """The labelled rows, split into training data and holdout.
-
-    Attributes:
-        training: input of the training function.
-        rows, features, target, keys: of the holdout, in the order of the dataset version.
-        holdout: its description in the evaluation.
-    """
-
-    training: TrainingData
-    rows: pa.Table
-    features: pd.DataFrame
-    target: pd.Series
-    keys: np.ndarray[tuple[int], np.dtype[np.uint64]]
-    holdout: Holdout
-
-
-def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
-    import pyarrow.compute as pc
-
-    from pipelines.training.leaked_rows import find_leaked, hash_examples
-    from pipelines.training.rows import check_columns, features_of, target_of
-    from pipelines.training.split import digest_of_keys, hash_keys, in_holdout
-
-    check_columns(rows, model)
-    labelled = rows.filter(pc.is_valid(rows.column(model.target)))
-    settings = model.training
-    keys = hash_keys(labelled, contract.primary_key)
-    kept = in_holdout(keys, settings.seed, settings.holdout)
-    features, target = features_of(labelled, model, contract), target_of(labelled, model, contract)
-    if min(kept.sum(), (~kept).sum()) < SMALLEST_PART:
-        raise MlopsError(
-            f"{labelled.num_rows} labelled rows of {model.contract} for {model.name}: expected at least "
-            f"{SMALLEST_PART} for training and {SMALLEST_PART} in the holdout, found {int((~kept).sum())} and "
-            f"{int(kept.sum())}",
-            fix="ingest more data, or change training.holdout in model.yaml",
-        )
-    leaked = find_leaked(hash_examples(features, target), kept)
-    holdout = Holdout(
-        share=settings.holdout,
-        seed=settings.seed,
-        rows=int(kept.sum()),
-        training_rows=int((~kept).sum()),
-        unlabelled_rows=rows.num_rows - labelled.num_rows,
-        keys=digest_of_keys(keys[kept]),
-        leaked_rows=int(leaked.sum()),
-    )
-    training = TrainingData(
-        features=features[~kept].reset_index(drop=True),
-        target=target[~kept].reset_index(drop=True),
-        parameters=settings.parameters,
-        seed=settings.seed,
-    )
-    return _Split(
-        training,
-        labelled.filter(kept),
-        features[kept].reset_index(drop=True),
-        target[kept].reset_index(drop=True),
-        keys[kept],
-        holdout,
-    )
 
 
 def _classes(model: Model, trained: TrainedModel) -> tuple[str | int, ...] | None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.training.api import TrainedModel, TrainingData
+from pipelines.training.api import TrainedModel
 from pipelines.training.entrypoint import training_function
+from pipelines.training.sent_rows import SentRows, receive_rows
 from pipelines.training.worker import exported, model_failures, repeatable
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def train_unconfined(
-    model: Model, folder: Path, data: TrainingData, say: Callable[[str], None]
-) -> Iterator[TrainedModel]:
+def train_unconfined(model: Model, folder: Path, data: SentRows, say: Callable[[str], None]) -> Iterator[TrainedModel]:
     """Run the training function, and yield its model.
 
     Debuggers work, and so does code that reads files or the network, which the training job refuses. For experiments
@@ -42,8 +41,9 @@ def train_unconfined(
     with ExitStack() as loaded:
         with model_failures(name, folder):
             train = loaded.enter_context(training_function(model.training.entrypoint, model.name, folder))
-            with repeatable(data.seed):
-                trained = train(data)
+            given = receive_rows(data.shape, data.blocks())
+            with repeatable(given.seed):
+                trained = train(given)
             content, classes = exported(trained, name)
 
         def predict(features: pd.DataFrame) -> np.ndarray[Any, Any]:

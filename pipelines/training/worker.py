@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.isolation import confine, is_enforceable
+from pipelines.training.sent_rows import receive_rows
 
 if TYPE_CHECKING:
-    from pipelines.training.api import TrainedModel, TrainingData
+    from pipelines.training.api import TrainedModel
+    from pipelines.training.sent_rows import SentShape
 
 LONGEST_MESSAGE = 20_000
 """Maximum length of an error message, in characters."""
@@ -70,7 +72,8 @@ def _serve(task: Task, given: BinaryIO, answers: BinaryIO) -> None:
 
     from pipelines.training.entrypoint import training_function
 
-    data: TrainingData = pickle.load(given)  # noqa: S301  written by the job that started this process
+    shape: SentShape = pickle.load(given)  # noqa: S301  written by the job that started this process
+    data = receive_rows(shape, iter(lambda: _next(given), None))
     name = f"{task['entrypoint']} of {task['model']}"
     folder = Path(task["folder"])
     with model_failures(name, folder), training_function(task["entrypoint"], task["model"], folder) as train:

@@ -63,7 +63,7 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
     jobs = {f"{job}-{DATASET}" for job in ("ingest", "care", "monitor")}
-    jobs |= {f"{job}-{MODEL}" for job in ("train", "observe", "compact", "predict")}
+    jobs |= {f"{job}-{MODEL}" for job in ("train", "observe", "compact", "predict", "tend")}
     assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
@@ -71,8 +71,9 @@ def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Rec
 def test_later_environments_only_monitor_their_models_and_predict_with_them(
     graphs: dict[str, Recording], environment: str
 ) -> None:
-    assert set(graphs[environment].of_type(CRON_JOB)) == {f"{job}-{MODEL}" for job in ("observe", "compact", "predict")}
-    roles = {f"{job}-{MODEL}" for job in ("serve", "check", "observe", "compact", "predict")}
+    jobs = ("observe", "compact", "predict", "tend")
+    assert set(graphs[environment].of_type(CRON_JOB)) == {f"{job}-{MODEL}" for job in jobs}
+    roles = {f"{job}-{MODEL}" for job in ("serve", "check", *jobs)}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == roles
 
 
@@ -375,6 +376,9 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],
         f"compact-{MODEL}": ["python", "-m", "pipelines.monitoring", "compact", MODEL],
         f"predict-{MODEL}": ["python", "-m", "pipelines.prediction", MODEL],
+        f"tend-{MODEL}": [
+            *("python", "-m", "pipelines.data", "care", f"{MODEL}-predictions", "--namespace", "mlops-dev")
+        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""The Spark server of an environment: there is one only if a contract needs it, and only its monitors reach it."""
+"""The Spark server of an environment: there is one only if a contract needs it, and only jobs on its data reach it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sample_project import copy_as_forked
 pytestmark = pytest.mark.slow
 
 DATASET = "diabetes-patients"
-MONITOR = f"monitor-{DATASET}"
+MONITOR, TRAINING = f"monitor-{DATASET}", "train-diabetes-progression"
 ON_SPARK = (f"data-contracts/{DATASET}.odcs.yaml", ("customProperties",), [{"property": "engine", "value": "spark"}])
 CRON_JOB, DEPLOYMENT = "kubernetes:batch/v1:CronJob", "kubernetes:apps/v1:Deployment"
 SERVICE, POLICY = "kubernetes:core/v1:Service", "kubernetes:networking.k8s.io/v1:NetworkPolicy"
@@ -45,8 +45,9 @@ def test_without_such_a_contract_there_is_no_server(graphs: dict[str, Recording]
     assert "SPARK_REMOTE" not in variables(graphs["dev"], MONITOR)
 
 
-def test_the_monitor_is_led_to_the_service_of_the_server(graph: Recording) -> None:
-    assert variables(graph, MONITOR)["SPARK_REMOTE"] == "sc://spark.models-dev.svc:50051"
+@pytest.mark.parametrize("job", [MONITOR, TRAINING])
+def test_a_job_on_the_dataset_is_led_to_the_service_of_the_server(graph: Recording, job: str) -> None:
+    assert variables(graph, job)["SPARK_REMOTE"] == "sc://spark.models-dev.svc:50051"
     service, server = graph.one(SERVICE, "spark"), graph.one(DEPLOYMENT, "spark")
     assert service.at("spec", "selector") == server.at("spec", "selector", "matchLabels")
     assert service.at("spec", "ports", 0, "port") == 50051
@@ -54,17 +55,35 @@ def test_the_monitor_is_led_to_the_service_of_the_server(graph: Recording) -> No
 
 
 def test_other_jobs_are_not(graph: Recording) -> None:
-    others = [name for name in graph.of_type(CRON_JOB) if name != MONITOR]
+    others = [name for name in graph.of_type(CRON_JOB) if name not in (MONITOR, TRAINING)]
     assert others
     assert not [name for name in others if "SPARK_REMOTE" in variables(graph, name)]
 
 
-def test_only_the_monitor_may_connect_to_the_server(graph: Recording) -> None:
-    peer = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": MONITOR}}}
+def test_only_these_jobs_may_connect_to_the_server(graph: Recording) -> None:
+    peers = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": job}}} for job in (MONITOR, TRAINING)]
     port = {"protocol": "TCP", "port": 50051}
-    assert graph.one(POLICY, "spark").at("spec", "ingress") == [{"from": [peer], "ports": [port]}]
-    allowed = graph.one(POLICY, MONITOR).at("spec", "egress")
-    assert {"to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "spark"}}}], "ports": [port]} in allowed
+    assert graph.one(POLICY, "spark").at("spec", "ingress") == [{"from": peers, "ports": [port]}]
+    server = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "spark"}}}
+    for job in (MONITOR, TRAINING):
+        assert {"to": [server], "ports": [port]} in graph.one(POLICY, job).at("spec", "egress")
+
+
+def test_a_training_job_has_room_for_the_rows_that_the_server_sorted(
+    graph: Recording, graphs: dict[str, Recording]
+) -> None:
+    def scratch(recording: Recording) -> Any:
+        pod = recording.one(CRON_JOB, TRAINING).at("spec", "jobTemplate", "spec", "template", "spec")
+        return next(each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if "emptyDir" in each)
+
+    assert (scratch(graph), scratch(graphs["dev"])) == ("50Gi", "8Gi")
+
+
+def test_without_monitors_of_datasets_the_training_job_has_its_server(tmp_path: Path) -> None:
+    unmonitored = ("Pulumi.dev.yaml", ("config", "mlops:environment", "monitoring"), {"datasets": False})
+    graph = recorded(tmp_path, ON_SPARK, unmonitored)
+    peers = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": TRAINING}}}]
+    assert graph.one(POLICY, "spark").at("spec", "ingress", 0, "from") == peers
 
 
 def test_the_role_of_the_server_reads_the_tables_and_nothing_else(graph: Recording) -> None:

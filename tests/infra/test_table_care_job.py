@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 CRON_JOB = "kubernetes:batch/v1:CronJob"
 DATASET = "diabetes-patients"
-CARE = f"care-{DATASET}"
+CARE, TEND = f"care-{DATASET}", "tend-diabetes-progression"
 
 
 def test_tables_are_cared_for_every_night_before_new_data_is_looked_for(graphs: dict[str, Recording]) -> None:
@@ -52,8 +52,11 @@ def test_the_role_deletes_files_of_one_table_only(graphs: dict[str, Recording]) 
     assert not {action for action in by_action if action.startswith(("kms:Sign", "s3:DeleteObjectV", "events:"))}
 
 
-def test_later_environments_have_no_tables_to_care_for(graphs: dict[str, Recording]) -> None:
+def test_later_environments_care_only_for_the_predictions_of_their_models(graphs: dict[str, Recording]) -> None:
     assert CARE not in graphs["prod"].of_type(CRON_JOB) and f"{CARE}-silent" not in graphs["prod"].of_type(ALARM)
+    job, alarm = graphs["prod"].one(CRON_JOB, TEND), graphs["prod"].one(ALARM, f"{TEND}-silent")
+    assert job.at("spec", "suspend") is False
+    assert alarm.at("dimensions") == {"Table": "diabetes-progression-predictions"}
 
 
 def test_without_an_image_no_alarm_waits_for_the_job(fresh: Recording) -> None:

@@ -11,6 +11,7 @@ from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.training.training_run import make_bundle
+from pipelines.training.training_set import in_memory
 
 
 def bundle_of_sample(project: Project, model: str) -> tuple[Bundle, dict[str, bytes]]:
@@ -26,4 +27,5 @@ def bundle_of_sample(project: Project, model: str) -> tuple[Bundle, dict[str, by
     version = DatasetVersion(
         dataset=declared.contract, table="sample.rows", snapshot="1", content=content, rows=rows.num_rows
     )
-    return make_bundle(project, declared, contract, rows, version, digest_of_bytes(b"image"), lambda line: None)
+    ordered = in_memory(rows, declared, contract)
+    return make_bundle(project, declared, contract, ordered, version, digest_of_bytes(b"image"), lambda line: None)

@@ -13,6 +13,7 @@ from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.project import Project
 from pipelines.training.training_run import make_bundle
+from pipelines.training.training_set import in_memory
 
 PROJECT = Project(Path(__file__).parents[2])
 MODEL = "diabetes-progression"
@@ -27,7 +28,7 @@ def files() -> dict[str, bytes]:
     content = digest_of_bytes(b"the sample")
     version = DatasetVersion(dataset=model.contract, table="lake.t", snapshot="1", content=content, rows=PATIENTS)
     contract, image = PROJECT.contract(model.contract), digest_of_bytes(b"image")
-    _, made = make_bundle(PROJECT, model, contract, rows, version, image, lambda line: None)
+    _, made = make_bundle(PROJECT, model, contract, in_memory(rows, model, contract), version, image, lambda line: None)
     return made
 
 

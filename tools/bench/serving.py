@@ -151,6 +151,7 @@ def train() -> tuple[Bundle, dict[str, bytes]]:
     from sklearn.datasets import load_diabetes
 
     from pipelines.training.training_run import make_bundle
+    from pipelines.training.training_set import in_memory
 
     project = Project.find()
     model = project.model(MODEL)
@@ -163,7 +164,15 @@ def train() -> tuple[Bundle, dict[str, bytes]]:
     )
     contract = project.contract(model.contract)
     rows = pa.table(columns)
-    return make_bundle(project, model, contract, rows, version, digest_of_bytes(b"bench"), lambda line: None)
+    return make_bundle(
+        project,
+        model,
+        contract,
+        in_memory(rows, model, contract),
+        version,
+        digest_of_bytes(b"bench"),
+        lambda line: None,
+    )
 
 
 def golden_row(golden: bytes) -> bytes:

@@ -242,7 +242,7 @@ class ModelFile(_Declared):
         from pipelines.training.split import hash_keys
 
         contract = project.contract(model.contract)
-        check_columns(self.rows, model)
+        check_columns(self.rows.column_names, model)
         features_of(self.rows, model, contract)
         target_of(self.rows, model, contract)
         count = self.rows.num_rows

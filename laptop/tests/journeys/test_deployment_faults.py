@@ -221,11 +221,11 @@ def write_bad_batch(good: Path, folder: Path) -> Path:
     with path.open("w", newline="") as lines:
         writer = csv.writer(lines)
         writer.writerow(head)
-        for number, row in enumerate(rows * 3):
+        for number, row in enumerate(row for row in rows if row[0].isdigit() and "" not in row and "n/a" not in row):
             changed = list(row)
             changed[0] = str(20_000 + number)
-            if row[outcome] not in ("", "n/a"):
-                changed[outcome] = str(min(500.0, float(row[outcome]) + 250.0))
+            changed[head.index("bp")] = str(float(row[head.index("bp")]) + 0.37)  # another patient: rows differ
+            changed[outcome] = str(min(500.0, float(row[outcome]) + 250.0))
             writer.writerow(changed)
     return path
 

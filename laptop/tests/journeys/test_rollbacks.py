@@ -184,5 +184,5 @@ def test_an_alarm_about_a_stopped_bundle_needs_nothing(trial: Trial) -> None:
 def test_an_alarm_about_an_unknown_environment_enters_none(trial: Trial) -> None:
     unknown = run(trial, "unknown")
     assert unknown.job("refuse").conclusion == "failure"
-    assert 'unknown environment: "production"' in log(unknown.job("refuse"))
+    assert "Pulumi.production.yaml does not exist" in log(unknown.job("refuse"))
     assert unknown.job("respond").conclusion == "skipped"

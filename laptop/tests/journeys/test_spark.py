@@ -1,4 +1,4 @@
-"""A dataset whose contract says `engine: spark`: the Job of its monitor reads the table by the provisioned server."""
+"""A dataset whose contract says `engine: spark`: its monitor and its training read it by the provisioned server."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ import pytest
 import yaml
 
 from laptop import stack_operations
-from laptop.demo.material import DATASET, batches
+from laptop.demo.material import DATASET, MODEL, batches
 from laptop.github.hosting import REPOSITORY
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
 from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
-from laptop.tests.journeys.test_journeys import one_environment
+from laptop.tests.journeys.test_journeys import git, one_environment
 from laptop.tests.journeys.test_monitors import deliver, heavier, run
+from pipelines.data.catalog import read_version
 from pipelines.declarations.contract import ENGINE
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.monitoring.data_monitor import examine
 from pipelines.monitoring.monitor_reports import find_report, read_report
 from pipelines.promotion.images import pin_images
+from pipelines.registry import bundles
+from pipelines.training.training_run import make_bundle
+from pipelines.training.training_set import in_memory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 pytest.importorskip("pysail", reason="requirements/spark.txt is not installed")
 
 
-def test_the_job_on_spark_reports_what_one_process_finds(tmp_path: Path) -> None:
+def test_jobs_on_spark_report_and_train_what_one_process_does(tmp_path: Path) -> None:
     with own_home(tmp_path) as (home, patch):
         project = one_environment(tmp_path / "source")
         file = project.contract_file(DATASET)
@@ -52,9 +56,18 @@ def test_the_job_on_spark_reports_what_one_process_finds(tmp_path: Path) -> None
         checked = run("contract", "test", DATASET).output
         assert "every rule holds" in checked
         assert checked == run("contract", "test", DATASET, "--engine", "process").output
+        git(project.root, "add", "--all")
+        git(project.root, "-c", "user.name=ada", "-c", "user.email=ada@example.com", "commit", "--message=Train")
+        digest = run("train", MODEL).output.splitlines()[-1]
+        found = bundles.read_manifest(descriptor, MODEL, digest)
+        model, contract = project.model(MODEL), project.contract(DATASET)
+        rows, version = read_version(descriptor, DATASET)
+        ordered = in_memory(rows, model, contract)
+        made, _ = make_bundle(project, model, contract, ordered, version, found.image, lambda line: None)
+        assert (made.dataset, made.files) == (found.dataset, found.files)
         # The same contract, read in this process: the server of the cluster is not asked.
         declared["customProperties"][-1]["value"] = "process"
         project.contract_file(DATASET).write_text(yaml.safe_dump(declared, sort_keys=False))
         assert there == examine(descriptor, project.contract(DATASET), there.created)
         (log,) = home.glob("cluster/pods-*/models-dev_spark-*/sail-0.log")
-        assert "creating session" in log.read_text()
+        assert log.read_text().count("creating session") >= 2

@@ -486,7 +486,7 @@ def test_a_job_that_may_not_delete_says_so(
 
 
 class _Declared:
-    def contract(self, _: str) -> Contract:
+    def dataset_contract(self, _: str) -> Contract:
         return CONTRACT
 
 

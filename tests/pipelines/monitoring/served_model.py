@@ -137,7 +137,7 @@ def live_bundle(model: Model, since: datetime | None = None, seed: int = 0, rows
                 TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
             ),
         ),
-        describe_baseline(model, CONTRACT, pd.DataFrame(training.columns), predictions),
+        describe_baseline(model, CONTRACT, lambda name: [np.asarray(training.columns[name])], predictions),
         evaluate(
             model, described, pd.DataFrame(holdout.columns), np.arange(len(holdout)).astype(np.uint64), predictions
         ),

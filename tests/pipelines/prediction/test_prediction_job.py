@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.data import __main__ as data_command
 from pipelines.data.catalog import append, open_or_make_table, open_table
-from pipelines.data.table_care import kept_time, plan_care, predicted_versions
+from pipelines.data.file_replacement import current_files
+from pipelines.data.table_care import kept_time, plan_care, predicted_versions, take_care
 from pipelines.data.versions import list_versions, version_lines
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.digests import digest_of_file
@@ -38,7 +40,7 @@ from pipelines.registry import bundles, evidence
 from tests.aws import EmulatedAccount
 from tests.pipelines.prediction.progression import MODEL, patients, progression_bundle, save
 from tests.pipelines.serving.bundles import with_file
-from tests.sample_project import PROJECT, ROOT
+from tests.sample_project import PROJECT, ROOT, work_in_sample
 from tests.signing_environments import GATES, example_build, make_signing_environment
 
 pytestmark = pytest.mark.slow
@@ -167,6 +169,7 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     (version,) = list_versions(open_table(dev, PREDICTIONS))
     assert version.read == f"diabetes-patients@{snapshots[0]}"
     kept = predicted_versions(dev, [MODEL, "not-predicted"], "diabetes-patients", version.at)
+    assert (kept_time(SOURCE).days, kept_time(DECLARED.dataset_contract(PREDICTIONS)).days) == (90, 400)
     assert kept == {snapshots[0]: f"a batch prediction of {MODEL} has read it"}, "the table's care keeps it"
     assert predicted_versions(dev, [MODEL], "diabetes-patients", version.at + timedelta(seconds=1)) == {}
     assert predicted_versions(dev, [MODEL], "other", version.at) == {}
@@ -182,6 +185,34 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     assert f"version dev/diabetes-patients@{snapshots[0]}" not in lines.splitlines()[0]
     assert f"dev/diabetes-patients@{snapshots[0]}" in lines and f"{MODEL}@{bundle}" in lines
     assert f"prediction dev/{MODEL}@{snapshot}" in lines
+
+
+def test_the_care_of_predictions_joins_their_files_and_keeps_their_lineage(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared, log = DECLARED.dataset_contract(PREDICTIONS), list[str]()
+    done = take_care(dev, declared, (), datetime.now(UTC), log.append)
+    assert (set(done.values()), log) == ({0}, [f"{PREDICTIONS}: nothing was predicted yet"])
+    bundle = registered(dev)
+    predict(dev, landed(dev, save(tmp_path, patients(5)), bundle))
+    table, version = open_table(dev, PREDICTIONS), {"mlops.input": f"{SOURCE.name}@7", "mlops.bundle": bundle}
+    given = table.scan().to_arrow()
+    for number in range(9):
+        append(dev, table.refresh(), given.to_reader(), f"sha256:{number:064}", {"mlops.primary-key": "row", **version})
+    before, facts = rows(dev), read_predictions(dev, MODEL)
+    assert len(facts) == 10 and {fact.read for fact in facts} == {None, "7"}
+    monkeypatch.setenv(VARIABLE, dev.model_dump_json())
+    work_in_sample(monkeypatch, tmp_path)
+    assert data_command.main(["care", PREDICTIONS]) == 0
+    later = datetime.now(UTC) + timedelta(days=399)
+    assert take_care(dev, declared, (), later, log.append)["ExpiredVersions"] == 0
+    done = take_care(dev, declared, (), later + timedelta(days=2), log.append)
+    assert done["ExpiredVersions"] == 10, "all but the current version"
+    versions = list_versions(open_table(dev, PREDICTIONS))
+    assert [version.operation for version in versions] == ["overwrite"]
+    assert rows(dev) == before
+    assert len(current_files(open_table(dev, PREDICTIONS))) == 2
+    assert read_predictions(dev, MODEL) == facts, "their bundles and inputs are on record"
 
 
 def test_the_event_names_the_input_the_bundle_and_the_predictions(dev: EnvironmentDescriptor, tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from pipelines.cluster.rollouts import FailedRolloutError, InconclusiveCanaryErr
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.deploy import follow_rollout
-from tests.sample_project import ROOT
+from tests.sample_project import PROJECT
 
 MODEL, BUNDLE = "diabetes-progression", "sha256:" + "a" * 64
 
 
 def follow(error: MlopsError, why: str, pods: str = "") -> MlopsError:
     """Follow a rollout that ends in an error, and whose checks say why; return what a person reads."""
-    target: Any = SimpleNamespace(project=Project(ROOT))
+    target: Any = SimpleNamespace(project=Project(PROJECT))
     module = "pipelines.promotion.deploy"
     with (
         mock.patch(f"{module}.check_canary_again", return_value=False),

@@ -49,7 +49,7 @@ def test_a_contract_affects_every_model() -> None:
     assert select("data-contracts/x.odcs.yaml", "models/churn/train.py").paths == (*PROVISIONED, "tests/models")
 
 
-def test_a_new_environment_affects_the_tests_of_declarations_and_owners_only() -> None:
+def test_owners_and_an_environment_affect_the_tests_of_declarations_and_owners_only() -> None:
     known = (*KNOWN, *OWNERS, "tests/infra/test_policy_sizes.py", "tests/pipelines/declarations/test_project.py")
     found = select("Pulumi.qa.yaml", "models/churn/releases/qa.yaml", OWNERS_FILE, known=known)
     assert not found.types

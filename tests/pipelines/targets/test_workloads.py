@@ -47,3 +47,18 @@ def test_a_job_waits_for_others_and_its_lines_are_marked(tmp_path: Path, monkeyp
     assert ran.call_args.kwargs["after_others"] is True
     ran.call_args.kwargs["on_line"]("joined 3 files")
     assert lines == ["| joined 3 files"]
+
+
+def test_predictions_are_cared_for_where_their_model_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = mock.Mock()
+    monkeypatch.setattr(workloads, "run_job", ran)
+    project = Project(copy_as_forked(tmp_path))
+    target: Any = SimpleNamespace(project=project, descriptor=lambda _: offline_environment())
+    predictions = "diabetes-progression-predictions"
+    with pytest.raises(MlopsError, match="staging does not care for diabetes-progression-predictions: expected a rel"):
+        run_care(target, "staging", predictions, print)
+    edit(project.release_file("diabetes-progression", "staging"), "bundle", value=f"sha256:{1:064}")
+    run_care(target, "staging", predictions, print)
+    assert ran.call_args.args[1] == "tend-diabetes-progression"

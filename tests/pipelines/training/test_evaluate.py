@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipelines.declarations.evaluation import Holdout
-from pipelines.training.drift_baseline import describe_baseline
+from pipelines.training.drift_baseline import FeatureBlocks, describe_baseline, describe_number_blocks, describe_numbers
 from pipelines.training.evaluate import Predictions, evaluate
 from tests.pipelines.training.project import DATASET, MODEL, make_project
 
@@ -90,6 +90,11 @@ def test_a_slice_without_rows_has_no_metrics(tmp_path: Path) -> None:
     assert (found.slices["north"].rows, found.slices["north"].metrics) == (0, {})
 
 
+def blocks_of(features: pd.DataFrame) -> FeatureBlocks:
+    """Return the features in two blocks."""
+    return lambda name: np.array_split(features[name].to_numpy(), 2)
+
+
 def test_the_baseline_leaves_out_a_personal_feature_whose_values_are_not_listed(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     model, contract = project.model(MODEL), project.contract(DATASET)
@@ -103,7 +108,7 @@ def test_the_baseline_leaves_out_a_personal_feature_whose_values_are_not_listed(
         ]
         table = contract.tables[0].model_copy(update={"properties": tuple(columns)})
         changed = contract.model_copy(update={"tables": (table,)})
-        return sorted(describe_baseline(model, changed, features, predictions([True] * 6)).features)
+        return sorted(describe_baseline(model, changed, blocks_of(features), predictions([True] * 6)).features)
 
     assert described() == ["age", "income", "member", "region"]
     assert described("age", "member", "region") == ["income", "member", "region"]
@@ -120,7 +125,7 @@ def test_the_baseline_counts_every_row_once(tmp_path: Path) -> None:
             "region": ["north", "north", "south", "north", "south", "north"],
         }
     )
-    found = describe_baseline(model, contract, features, predictions([True] * 6))
+    found = describe_baseline(model, contract, blocks_of(features), predictions([True] * 6))
     income, age, member, region = (found.features[name] for name in model.features)
     assert income.kind == age.kind == "numeric" and member.kind == region.kind == "categorical"
     assert sum(income.counts) == 6 and len(income.counts) == len(income.edges) + 1
@@ -132,3 +137,24 @@ def test_the_baseline_counts_every_row_once(tmp_path: Path) -> None:
     label = found.outputs["label"]
     assert label.kind == "categorical" and label.counts == {"no": 3, "yes": 3}
     assert set(found.outputs) == {"label", "probabilities[no]", "probabilities[yes]"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 1001, 200_001])
+def test_a_distribution_agrees_with_numpy(count: int) -> None:
+    rng = np.random.default_rng(count)
+    for values in (
+        rng.normal(size=count),
+        rng.normal(-1e30, 1e35, count),
+        rng.integers(-3, 3, count).astype(float),
+        np.full(count, -0.0),
+    ):
+        given = values.astype(np.float32).astype(float)
+        given[1::7] = np.nan
+        known = given[~np.isnan(given)]
+        found = describe_numbers(given)
+        assert (found.rows, found.nulls, sum(found.counts)) == (count, count - len(known), len(known))
+        assert found.mean is not None and found.deviation is not None
+        close = {"rtol": 1e-8, "atol": 1e-9 * np.abs(known).max()}
+        assert np.allclose(found.quantiles, np.quantile(known, np.linspace(0, 1, 101)), **close)
+        assert np.allclose([found.mean, found.deviation], [known.mean(), known.std()], **close)
+        assert found == describe_number_blocks(lambda rows=given: np.array_split(rows, [65_536, 131_072, 196_608]))

@@ -18,8 +18,8 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
-from pipelines.training import TrainingData
 from pipelines.training.isolated import train_isolated
+from pipelines.training.sent_rows import SentRows, SentShape, receive_rows
 from tests.pipelines.training.project import DECLARATION, MODEL
 
 pytestmark = [
@@ -50,16 +50,17 @@ TRY = """
 
 
 @pytest.fixture(scope="module")
-def data() -> TrainingData:
+def data() -> SentRows:
     rng = np.random.default_rng(0)
-    return TrainingData(pd.DataFrame({"age": rng.random(20)}), pd.Series(rng.random(20)), {"slope": 2.0}, 3)
+    blocks = [([rng.random(rows)], rng.random(rows)) for rows in (12, 8)]
+    return SentRows(SentShape(20, ("age",), "income", {"slope": 2.0}, 3), lambda: blocks)
 
 
 def model() -> Model:
     return Model.model_validate_json(json.dumps(DECLARATION))
 
 
-def found_by(folder: Path, attacks: str, data: TrainingData) -> dict[str, str]:
+def found_by(folder: Path, attacks: str, data: SentRows) -> dict[str, str]:
     """Train with a function that tries attacks; return what each found, or the name of its error."""
     (folder / "train.py").write_text(textwrap.dedent(TRY) + "\n\ndef attacks(attempt, data, parent):\n" + attacks)
     lines: list[str] = []
@@ -78,7 +79,7 @@ REFUSED = {"PermissionError", "OSError"}
 
 
 def test_the_environment_holds_no_variable_of_the_job(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: SentRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "MLOPS_ENVIRONMENT", "GH_TOKEN"):
         monkeypatch.setenv(name, SECRET)
@@ -98,7 +99,7 @@ def test_the_environment_holds_no_variable_of_the_job(
     assert found["parents"] == found["command"] == "PermissionError"
 
 
-def test_no_file_but_code_can_be_read_and_none_outside_scratch_written(tmp_path: Path, data: TrainingData) -> None:
+def test_no_file_but_code_can_be_read_and_none_outside_scratch_written(tmp_path: Path, data: SentRows) -> None:
     model_folder, outside = tmp_path / "models" / MODEL, tmp_path / "outside"
     model_folder.mkdir(parents=True)
     outside.mkdir()
@@ -142,7 +143,7 @@ def listening() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_no_address_can_be_reached(tmp_path: Path, data: TrainingData, listening: int) -> None:
+def test_no_address_can_be_reached(tmp_path: Path, data: SentRows, listening: int) -> None:
     """The addresses of Pod Identity and of instance metadata are as any other: there are no sockets."""
     found = found_by(
         tmp_path,
@@ -171,7 +172,7 @@ def test_no_address_can_be_reached(tmp_path: Path, data: TrainingData, listening
     assert {name: error for name, error in found.items() if error not in {*REFUSED, "URLError"}} == {}
 
 
-def test_the_job_cannot_be_inspected_or_signalled(tmp_path: Path, data: TrainingData) -> None:
+def test_the_job_cannot_be_inspected_or_signalled(tmp_path: Path, data: SentRows) -> None:
     read, write = os.pipe()  # a file of the job that no child may have
     os.set_inheritable(write, True)
     try:
@@ -204,7 +205,7 @@ def test_the_job_cannot_be_inspected_or_signalled(tmp_path: Path, data: Training
     assert {name: error for name, error in found.items() if error not in REFUSED} == {}
 
 
-def test_frames_and_objects_hold_the_training_rows_only(tmp_path: Path, data: TrainingData) -> None:
+def test_frames_and_objects_hold_the_training_rows_only(tmp_path: Path, data: SentRows) -> None:
     found = found_by(
         tmp_path,
         "    import gc, sys\n"
@@ -215,7 +216,8 @@ def test_frames_and_objects_hold_the_training_rows_only(tmp_path: Path, data: Tr
         "            yield from frame.f_locals.values()\n"
         "            frame = frame.f_back\n"
         + attacks(
-            names="sorted({type(each).__name__ for each in (*frames(), *gc.get_objects())} & {'_Split', 'Holdout'})",
+            names="sorted({type(each).__name__ for each in (*frames(), *gc.get_objects())} & "
+            "{'TrainingSet', 'HoldoutRows', 'Holdout'})",
             rows="sorted({len(each) for each in (*frames(), *gc.get_objects()) if isinstance(each, pd.DataFrame)})",
         ),
         data,
@@ -223,7 +225,7 @@ def test_frames_and_objects_hold_the_training_rows_only(tmp_path: Path, data: Tr
     assert found == {"names": "[]", "rows": "[20]"}
 
 
-def test_the_features_of_the_holdout_are_sent_once_the_model_is_there(tmp_path: Path, data: TrainingData) -> None:
+def test_the_features_of_the_holdout_are_sent_once_the_model_is_there(tmp_path: Path, data: SentRows) -> None:
     (tmp_path / "train.py").write_text(
         textwrap.dedent("""
             import sys, select
@@ -243,9 +245,7 @@ def test_the_features_of_the_holdout_are_sent_once_the_model_is_there(tmp_path: 
     assert lines == ["waiting: []"]
 
 
-def fails_with(
-    folder: Path, train: str, data: TrainingData, then: Callable[[Any], object] = lambda trained: None
-) -> str:
+def fails_with(folder: Path, train: str, data: SentRows, then: Callable[[Any], object] = lambda trained: None) -> str:
     (folder / "train.py").write_text(textwrap.dedent(train))
     with pytest.raises(MlopsError) as raised, ExitStack() as stack:
         then(stack.enter_context(train_isolated(model(), folder, data, lambda line: None)))
@@ -253,20 +253,20 @@ def fails_with(
     return str(raised.value)
 
 
-def test_an_exception_is_told_with_the_lines_of_the_model(tmp_path: Path, data: TrainingData) -> None:
+def test_an_exception_is_told_with_the_lines_of_the_model(tmp_path: Path, data: SentRows) -> None:
     message = fails_with(tmp_path, "def train(data):\n    return data.features['nothing']\n", data)
     assert message.startswith("train:train of loan-default failed: KeyError: 'nothing'")
     assert f"at {tmp_path}/train.py:2: return data.features['nothing']" in message
 
 
-def test_a_mistake_in_the_text_of_the_code_is_told(tmp_path: Path, data: TrainingData) -> None:
+def test_a_mistake_in_the_text_of_the_code_is_told(tmp_path: Path, data: SentRows) -> None:
     message = fails_with(tmp_path, "def train(data)\n    return 1\n", data)
     assert message.startswith("train:train of loan-default failed: SyntaxError: expected ':' (train.py, line 1)")
 
 
 @pytest.mark.parametrize("code", ["import nosuchlib", "from nosuchlib.ensemble import Trees"])
 def test_a_library_that_is_not_installed_is_told_with_the_way_to_add_it(
-    tmp_path: Path, data: TrainingData, code: str
+    tmp_path: Path, data: SentRows, code: str
 ) -> None:
     message = fails_with(tmp_path, f"{code}\n\ndef train(data):\n    return 1\n", data)
     assert "add the library of nosuchlib to requirements/pipelines.in, then run make lock and make setup" in message
@@ -283,11 +283,11 @@ def test_a_library_that_is_not_installed_is_told_with_the_way_to_add_it(
         ("def train(data):\n    raise SystemExit(4)\n", "failed: SystemExit: 4"),
     ],
 )
-def test_the_end_of_the_process_is_told(tmp_path: Path, data: TrainingData, code: str, expected: str) -> None:
+def test_the_end_of_the_process_is_told(tmp_path: Path, data: SentRows, code: str, expected: str) -> None:
     assert expected in fails_with(tmp_path, code, data)
 
 
-def test_other_content_on_the_channel_is_refused(tmp_path: Path, data: TrainingData) -> None:
+def test_other_content_on_the_channel_is_refused(tmp_path: Path, data: SentRows) -> None:
     code = """
         import os, sys
 
@@ -299,7 +299,7 @@ def test_other_content_on_the_channel_is_refused(tmp_path: Path, data: TrainingD
 
 
 @pytest.mark.parametrize("answer", ['{"size": 16, "shape": [3]}', '{"size": 15, "shape": [2]}', '{"shape": [%s]}'])
-def test_predictions_of_another_size_are_refused(tmp_path: Path, data: TrainingData, answer: str) -> None:
+def test_predictions_of_another_size_are_refused(tmp_path: Path, data: SentRows, answer: str) -> None:
     """Two numbers whose product is 0 in 64 bits are not a shape of nothing."""
     code = f"""
         import os, sys
@@ -312,22 +312,26 @@ def test_predictions_of_another_size_are_refused(tmp_path: Path, data: TrainingD
         def train(data):
             return TrainedModel(predict, b"model")
     """
-    message = fails_with(tmp_path, code, data, lambda trained: trained.predict(data.features))
+    message = fails_with(
+        tmp_path, code, data, lambda trained: trained.predict(receive_rows(data.shape, data.blocks()).features)
+    )
     assert "predict() returned" in message
 
 
-def test_a_failure_of_predict_is_told(tmp_path: Path, data: TrainingData) -> None:
+def test_a_failure_of_predict_is_told(tmp_path: Path, data: SentRows) -> None:
     code = """
         from pipelines.training import TrainedModel
 
         def train(data):
             return TrainedModel(lambda rows: rows["missing"], b"model")
     """
-    message = fails_with(tmp_path, code, data, lambda trained: trained.predict(data.features))
+    message = fails_with(
+        tmp_path, code, data, lambda trained: trained.predict(receive_rows(data.shape, data.blocks()).features)
+    )
     assert message.startswith("train:train of loan-default failed: KeyError: 'missing'")
 
 
-def test_processes_that_training_starts_end_with_it(tmp_path: Path, data: TrainingData) -> None:
+def test_processes_that_training_starts_end_with_it(tmp_path: Path, data: SentRows) -> None:
     found = found_by(
         tmp_path,
         "    import subprocess\n"

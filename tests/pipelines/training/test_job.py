@@ -31,6 +31,7 @@ from pipelines.training.__main__ import main
 from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import load_graph
 from pipelines.training.training_run import TrainingRun, make_bundle, run_training
+from pipelines.training.training_set import in_memory
 from tests.aws import EmulatedAccount
 from tests.http_responder import http_server
 from tests.pipelines.training.mlflow_server import FakeMlflow
@@ -101,7 +102,8 @@ def bundle(project: Project, rows: pa.Table | None = None) -> bundles.FetchedBun
     """Make a bundle without registering it."""
     rows = make_rows() if rows is None else rows
     model, contract = project.model(MODEL), project.contract(DATASET)
-    manifest, files = make_bundle(project, model, contract, rows, version_of(rows), IMAGE, lambda line: None)
+    ordered = in_memory(rows, model, contract)
+    manifest, files = make_bundle(project, model, contract, ordered, version_of(rows), IMAGE, lambda line: None)
     return bundles.FetchedBundle(manifest.digest, manifest, files)
 
 

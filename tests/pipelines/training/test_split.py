@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.split import digest_of_keys, hash_keys, in_holdout
+from pipelines.training.split import hash_keys, hash_values, in_holdout
 
 seeds = st.integers(0, 2**32 - 1)
 shares = st.floats(0.01, 0.99)
@@ -68,10 +68,12 @@ def test_the_hash_of_a_key_does_not_depend_on_the_width_of_its_type() -> None:
     assert len(set(hash_keys(zeros, ["x"]).tolist())) == 1
 
 
-def test_the_digest_of_keys_does_not_depend_on_their_order() -> None:
-    hashes = np.array([3, 1, 2], np.uint64)
-    assert digest_of_keys(hashes) == digest_of_keys(hashes[::-1])
-    assert digest_of_keys(hashes) != digest_of_keys(hashes[:2])
+def test_equal_rows_have_equal_hashes() -> None:
+    numbers = np.array([0.0, -0.0, np.nan, -np.nan, 1.0])
+    texts = np.array(["a", "a", "b", "b", "a"], object)
+    hashes = hash_values([numbers, texts, np.array([1, 1, 1, 1, 1])]).tolist()
+    assert hashes[0] == hashes[1] and hashes[2] == hashes[3] and len(set(hashes)) == 3
+    assert hash_values([texts]).tolist()[::4] == [hash_values([texts[:1]])[0]] * 2
 
 
 def test_a_table_without_its_key_is_refused() -> None:
