@@ -202,7 +202,7 @@ class Prometheus(Declaration):
     certificate_authority: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----\n")] | None = None
     pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     scraper_namespace: Name | None = None
-    job: Annotated[str, StringConstraints(pattern=r"^[\w./:-]{1,200}$")] | None = None
+    job: Annotated[str, StringConstraints(pattern=r"^[\w./:-]+$", max_length=200)] | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> Prometheus:
