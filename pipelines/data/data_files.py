@@ -111,7 +111,7 @@ def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[s
 def stream_file(source: Path | BinaryIO | InputStream, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Stream some columns of a Parquet file, in the memory of one row group. Columns that it lacks are left out.
 
-    Each row group is read for itself. A reader of several keeps what it has read of all of them, and a batch across two
+    Row groups are read one at a time. A reader of several keeps what it has read of all of them, and a batch across two
     could hold any number of long texts.
     """
     with pq.ParquetFile(source) as parquet:

@@ -259,7 +259,7 @@ def _examine_shadow(
     """Let live pods copy requests to a canary without callers, and compare the answers.
 
     Raises:
-        UnavailableError: the live pods cannot be told.
+        UnavailableError: the beacon cannot listen.
     """
     if not can_copy(trial.live, trial.model, _TIMEOUT_SECONDS):
         return CheckResult(

@@ -1,4 +1,4 @@
-"""Shadow traffic: live pods copy requests to a canary, which counts both sides and answers nobody."""
+"""Shadow traffic: live pods copy requests to a canary, which counts both sides and discards its answers."""
 
 from __future__ import annotations
 
