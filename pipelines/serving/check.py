@@ -250,7 +250,7 @@ def examine(trial: CanaryTrial, clock: Clock, say: Callable[[str], None]) -> Che
         canary, live = open_counters(trial)
     except UnavailableError as error:
         return CheckResult("inconclusive", str(error))
-    return _result(trial, canary, live, watch(canary, live, trial, began, clock, say))
+    return result_of(trial, canary, live, watch(canary, live, trial, began, clock, say))
 
 
 def _examine_shadow(
@@ -273,12 +273,14 @@ def _examine_shadow(
     with lit_beacon(target, host, int(port) if port.isdigit() else 0):
         say(f"the live pods copy {target.percent} % of the requests to {trial.canary}")
         verdict = watch(canary, live, trial, began, clock, say)
-    return _result(trial, canary, live, verdict)
+    return result_of(trial, canary, live, verdict)
 
 
-def _result(trial: CanaryTrial, canary: RequestCounters, live: RequestCounters, verdict: CanaryVerdict) -> CheckResult:
+def result_of(
+    trial: CanaryTrial, canary: RequestCounters, live: RequestCounters, verdict: CanaryVerdict
+) -> CheckResult:
     """Return the outcome of a comparison."""
-    summary = f"{trial.canary} is {verdict.summary}" if verdict.findings else verdict.summary
+    summary = f"{trial.canary} is {verdict.summary}" if verdict.outcome != "inconclusive" else verdict.summary
     problem = canary.problem or live.problem
     if verdict.outcome == "inconclusive" and problem:
         summary = f"{summary} ({problem})"

@@ -371,7 +371,7 @@ def test_pods_that_never_become_ready_end_the_rollout_and_leave_the_traffic(stor
 def test_a_canary_without_traffic_waits_for_a_person(story: Story) -> None:
     assert story.runs["no traffic"].conclusion == "failure"
     said = story.error("no traffic")
-    assert "no verdict yet: 0 requests to the canary" in said, said
+    assert "0 to the live pods; both need some" in said, said
     assert "deploy again to check it for longer, or stop it: see docs/on-call.md" in said
 
 

@@ -359,16 +359,39 @@ class Traffic:
         return metrics.exposition()[1].decode()
 
 
-def watched(
-    now: FakeTime, traffic: Traffic, *, seconds: int = 60, wait: int = 0, says: list[str] | None = None
-) -> CanaryVerdict:
-    arms = [ServiceCounters(lambda arm=arm: traffic.metrics(arm), 0.02) for arm in ("canary", "live")]  # type: ignore[misc]
+def compared(traffic: Traffic, seconds: int, wait: int) -> tuple[check.CanaryTrial, ServiceCounters, ServiceCounters]:
+    """Return a trial, and the counters of the canary and of the live pods."""
+    canary, live = (
+        ServiceCounters(lambda arm=arm: traffic.metrics(arm), 0.02)  # type: ignore[misc]
+        for arm in ("canary", "live")
+    )
     settings = CanarySettings(fail_if="failed", wait_seconds=wait, bounds=BOUNDS)
     trial = check.CanaryTrial(
         model=NAME, bundle=DIGEST, canary="http://c", live="http://l", settings=settings, seconds=seconds
     )
+    return trial, canary, live
+
+
+def watched(
+    now: FakeTime, traffic: Traffic, *, seconds: int = 60, wait: int = 0, says: list[str] | None = None
+) -> CanaryVerdict:
+    trial, canary, live = compared(traffic, seconds, wait)
     said = says if says is not None else []
-    return check.watch(arms[0], arms[1], trial, 0.0, now.clock, said.append)
+    return check.watch(canary, live, trial, 0.0, now.clock, said.append)
+
+
+@pytest.mark.parametrize(
+    ("errors", "per_look", "begins"),
+    [
+        (0.3, 20, "failed: http://c is worse than the live pods after "),
+        (0.0, 200, "passed: http://c is not worse than the live pods after "),
+        (0.0, 1, "inconclusive: no verdict yet: "),
+    ],
+)
+def test_the_reason_of_a_result_is_a_sentence(now: FakeTime, errors: float, per_look: int, begins: str) -> None:
+    trial, canary, live = compared(Traffic(now, errors, per_look), 10, 0)
+    verdict = check.watch(canary, live, trial, 0.0, now.clock, lambda _: None)
+    assert str(check.result_of(trial, canary, live, verdict)).startswith(begins)
 
 
 def test_a_canary_that_errs_is_stopped_long_before_its_time_is_over(now: FakeTime) -> None:
