@@ -22,6 +22,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.environment_starter import NewEnvironment, start_environment
 from pipelines.declarations.project import Project
 from pipelines.declarations.starter import start_model, write_withdrawal
+from pipelines.github.alarm_workflow import write_alarm_environments
 from pipelines.github.release_owners import write_release_owners
 from pipelines.promotion.images import pin_images
 from pipelines.registry.ledger import Ledger
@@ -60,6 +61,7 @@ def removal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Removal]:
         start_model(project, "churn", "classification", "ml-platform")  # an image needs at least one model
         start_environment(Project(project.root), QA)
         write_release_owners(Project(project.root))
+        write_alarm_environments(Project(project.root))
         project = Project(project.root)
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
