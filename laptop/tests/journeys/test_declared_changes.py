@@ -15,6 +15,7 @@ from laptop.tests.journeys.test_journeys import Story, begin, git, log, one_envi
 from pipelines.declarations.environment_starter import NewEnvironment, start_environment
 from pipelines.declarations.project import Project
 from pipelines.declarations.starter import start_model
+from pipelines.github.alarm_workflow import write_alarm_environments
 from pipelines.github.release_owners import write_release_owners
 
 pytestmark = pytest.mark.slow
@@ -61,6 +62,7 @@ def start_qa(root: Path) -> None:
     """Write what `mlops new environment` writes."""
     start_environment(Project(root), QA)
     write_release_owners(Project(root))
+    write_alarm_environments(Project(root))
 
 
 def link_a_release(root: Path) -> None:
