@@ -52,10 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     try:
         project = Project.find()
-        descriptor = EnvironmentDescriptor.from_environ()
         if given.namespace is None:
-            return _ingest(descriptor, project.contract(given.dataset))
-        return _care(descriptor, project.dataset_contract(given.dataset), given.predicting, given.namespace)
+            contract = project.contract(given.dataset)
+            return _ingest(EnvironmentDescriptor.from_environ(), contract)
+        contract = project.dataset_contract(given.dataset)
+        return _care(EnvironmentDescriptor.from_environ(), contract, given.predicting, given.namespace)
     except Exception as error:
         outside = explain(error)
         if outside is None:

@@ -37,7 +37,7 @@ def open_spark() -> Iterator[SparkSession]:
         MlopsError: the client or the server is not installed, or the server does not answer.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _named_main_module():
             warnings.simplefilter("ignore", FutureWarning)  # of pandas 3, of which no data frame is made here
             from pyspark.errors import PySparkException
             from pyspark.sql.connect.session import SparkSession
@@ -53,6 +53,23 @@ def open_spark() -> Iterator[SparkSession]:
         return
     with run_sail() as address, _session(SparkSession, address, PySparkException) as session:
         yield session
+
+
+@contextmanager
+def _named_main_module() -> Iterator[None]:
+    """Give the main module a file while the client is imported, if it has none.
+
+    The client takes such a process, as `python -c` starts it, for a run of its doctests, and ends it.
+    """
+    main = sys.modules["__main__"]
+    if hasattr(main, "__file__"):
+        yield
+        return
+    main.__file__ = "<unknown>"
+    try:
+        yield
+    finally:
+        del main.__file__
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import parse_yaml
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.declarations.run_facts import RunFacts
 from tools.fuzz.mutations import NUMBERS, TEXTS, Mutator
 
 ROOT = Path(__file__).parents[2]
@@ -256,7 +257,8 @@ class ModelFile(_Declared):
         evaluation = evaluate(model, holdout, self.rows.to_pandas(), keys, Predictions(truth, predicted, classes))
         trial = TrialResult(version="a", serving_version="a", problem="", golden_rows=1, p99_ms=1.0, requests=300)
         verdicts = judge_experiment(model, evaluation, trial)
-        assert describe_experiment(Experiment(model, evaluation, verdicts))
+        facts = RunFacts.model_construct()  # no line shows them
+        assert describe_experiment(Experiment(model, facts, evaluation, verdicts))
 
 
 class ReleaseFile(_Declared):

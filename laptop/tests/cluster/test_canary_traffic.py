@@ -130,7 +130,7 @@ class TrafficStage(Stage):
         manifest = made.manifest.model_copy(update={"model": MODEL, "seed": seed})
         digest = bundles.push(self._descriptor, manifest, made.files)
         folder = self.cluster.root / digest.removeprefix("sha256:")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # another module may have pushed the same bundle
         for name, content in {**made.files, "bundle.json": manifest.model_dump_json().encode()}.items():
             (folder / name).write_bytes(content)
         return digest

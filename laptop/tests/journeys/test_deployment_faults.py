@@ -64,7 +64,9 @@ class Callers:
         self._here = here
         with file.open() as lines:
             patients = [row for row in csv.DictReader(lines) if all(row[name] not in ("", "n/a") for name in row)]
-        self._rows = [[float(row[name]) for name in FEATURES] for row in patients if float(row["bmi"]) < 60]
+        rows = ([float(row[name]) for name in FEATURES] for row in patients)
+        # The batch also has rows that ingestion quarantines.
+        self._rows = [row for row in rows if row[0] <= 120 and row[1] in (1, 2) and 10 <= row[2] <= 80]
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self.pause = 0.05

@@ -104,3 +104,18 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+@pytest.mark.slow
+def test_a_program_without_a_file_can_use_the_client() -> None:
+    """The client takes it for a run of its doctests, and ends it."""
+    pytest.importorskip("pyspark", reason="requirements/spark.txt is not installed")
+    program = (
+        "import os; os.environ['SPARK_REMOTE'] = 'sc://127.0.0.1:1'\n"
+        "from pipelines.data.spark_session import open_spark\n"
+        "from pipelines.declarations.errors import MlopsError\n"
+        "try:\n    open_spark().__enter__()\n"
+        "except MlopsError as error:\n    print(error.what)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert "the Spark server sc://127.0.0.1:1 does not answer" in done.stdout, done.stderr

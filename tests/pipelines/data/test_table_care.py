@@ -351,7 +351,8 @@ def test_a_job_that_is_killed_is_finished_by_the_next(
             care(dev, later=LATER)
     assert ids(dev) == [1, 2, 3, 4]
     done = care(dev, later=LATER)
-    assert done["ExpiredVersions"] >= 3
+    # Versions expire before files are joined.
+    assert (done["ExpiredVersions"] >= 3) == (step != "replace_files")
     assert ids(dev) == [1, 2, 3, 4] and len(current_files(open_table(dev, "visits"))) == 2
     care(dev, later=LATER + timedelta(days=8))
     assert ids(dev) == [1, 2, 3, 4]
