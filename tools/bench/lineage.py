@@ -1,7 +1,7 @@
 """Lineage queries over 10,000 events, offline: versions of tables, bundles and releases.
 
-Run `python -m tools.bench.lineage`. Whole processes of `mlops lineage` with `--offline` are measured; medians of a few. Each
-of 8,000 versions adds a landing file, every eighth trains a bundle, and every bundle goes live.
+Run `python -m tools.bench.lineage`. Whole processes of `mlops lineage` with `--offline` are measured; medians of a few.
+Each of 8,000 versions adds a landing file, every eighth trains a bundle, and every bundle goes live.
 """
 
 from __future__ import annotations
