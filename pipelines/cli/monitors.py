@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.cli.commands import Group
-from pipelines.cli.options import environment_option, log, open_target, target_option
+from pipelines.cli.options import environment_option, log, open_target, save, target_option
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -161,19 +161,10 @@ def list_reports(name: str, kind: str | None, environment: str, target: str) -> 
 @target_option
 def report(name: str, start: str, output: Path | None, kind: str | None, environment: str, target: str) -> None:
     """Save a report as an HTML page with plots."""
-    from pipelines.declarations.atomic_files import write_atomically
     from pipelines.monitoring.monitor_reports import find_report, read_page
 
     opened = open_target(target)
     about = _kind(opened.project, name, kind)
     descriptor = opened.descriptor(environment)
     found = find_report(descriptor, name, start, about)
-    path = output or Path(f"{name}-{found}.html")
-    page = read_page(descriptor, name, found, about)
-    try:
-        write_atomically(path, page)
-    except OSError as error:
-        raise MlopsError(
-            f"{path} cannot be written: {error.strerror or error}", fix="choose another --output"
-        ) from None
-    click.echo(f"wrote {path}")
+    save(read_page(descriptor, name, found, about), output or Path(f"{name}-{found}.html"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from pipelines.declarations.errors import MlopsError
 from pipelines.targets import default_target, open_target, target_names
 
-__all__ = ["environment_option", "log", "open_target", "target_option", "timed_log", "write_output"]
+__all__ = ["environment_option", "log", "open_target", "save", "target_option", "timed_log", "write_output"]
 
 
 class _TargetType(click.ParamType[str]):
@@ -48,6 +50,23 @@ def timed_log() -> Callable[[str], None]:
     """Return a function that prints a line of progress with the seconds since now."""
     began = time.monotonic()
     return lambda text: click.echo(f"  {time.monotonic() - began:5.2f} s  {text}")
+
+
+def save(content: bytes, path: Path) -> None:
+    """Write what a command made to the file of its option `--output`, and say so.
+
+    Raises:
+        MlopsError: it cannot be written.
+    """
+    from pipelines.declarations.atomic_files import write_atomically
+
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise MlopsError(
+            f"{path} cannot be written: {error.strerror or error}", fix="choose another --output"
+        ) from None
+    click.echo(f"wrote {path}")
 
 
 def record_output(name: str, value: str) -> None:

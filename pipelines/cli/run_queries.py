@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipelines.cli.commands import Group
-from pipelines.cli.options import open_target, target_option
+from pipelines.cli.options import open_target, save, target_option
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
@@ -190,7 +190,7 @@ def compare(
     if form == "html":
         from pipelines.training_runs.run_page import render_comparison
 
-        _write(render_comparison(comparison), output or Path(f"{model}-runs.html"))
+        save(render_comparison(comparison), output or Path(f"{model}-runs.html"))
         return
     if form == "json":
         text = json.dumps(comparison_json(comparison), indent=2)
@@ -203,16 +203,4 @@ def compare(
     if output is None:
         click.echo(text)
     else:
-        _write(f"{text}\n".encode(), output)
-
-
-def _write(content: bytes, path: Path) -> None:
-    from pipelines.declarations.atomic_files import write_atomically
-
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise MlopsError(
-            f"{path} cannot be written: {error.strerror or error}", fix="choose another --output"
-        ) from None
-    click.echo(f"wrote {path}")
+        save(f"{text}\n".encode(), output)
