@@ -12,9 +12,10 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from onnx import TensorProto, helper
@@ -89,10 +90,16 @@ def erring_bundle() -> MadeBundle:
 class Callers:
     """Threads that send requests to an endpoint until they are stopped; a third of the rows have `TRIGGER`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, threads: int = 4) -> None:
         self._url = f"{url}/v2/models/{MODEL}/infer"
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(seed,), daemon=True) for seed in range(4)]
+        self._threads = [threading.Thread(target=self._call, args=(seed,), daemon=True) for seed in range(threads)]
+        self._answers: list[tuple[int, str]] = []
+
+    @property
+    def answers(self) -> Counter[tuple[int, str]]:
+        """Status and bundle of the answers → their number. The status is 0 if there was no answer."""
+        return Counter(self._answers)
 
     def __enter__(self) -> Callers:
         for thread in self._threads:
@@ -112,8 +119,10 @@ class Callers:
             body = json.dumps({"inputs": [tensor]}).encode()
             request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
             try:
-                urllib.request.urlopen(request, timeout=10).read()
-            except urllib.error.URLError:
+                answer = json.load(urllib.request.urlopen(request, timeout=10))
+                self._answers.append((200, answer["model_version"]))
+            except OSError as error:
+                self._answers.append((error.code if isinstance(error, urllib.error.HTTPError) else 0, ""))
                 self._ended.wait(0.01)
 
 
@@ -165,24 +174,29 @@ def account() -> Iterator[EmulatedAccount]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def stage(
-    cluster: RunningCluster,
-    graphs: dict[str, Recording],
-    account: EmulatedAccount,
-) -> Iterator[TrafficStage]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("KUBECONFIG", str(cluster.home / "kubeconfig"))
+S = TypeVar("S", bound=TrafficStage)
+
+
+@contextmanager
+def opened_stage(kind: type[S], cluster: RunningCluster, graph: Recording, account: EmulatedAccount) -> Iterator[S]:
+    """Make a stage whose pods use an account, and remove it in the end."""
     descriptor = make_environment()
     variables = {
         **account.environ(),
         "PYTHONPATH": str(ROOT),
         "MLOPS_ENVIRONMENT": descriptor.model_dump_json(),
     }
-    made = TrafficStage(descriptor, cluster, graphs["dev"], variables)
-    yield made
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(cluster.home / "kubeconfig"))
+        made = kind(descriptor, cluster, graph, variables)
+        yield made
     cluster.delete(NAMESPACE, "", made.namespace)
+
+
+@pytest.fixture(scope="module")
+def stage(cluster: RunningCluster, graphs: dict[str, Recording], account: EmulatedAccount) -> Iterator[TrafficStage]:
+    with opened_stage(TrafficStage, cluster, graphs["dev"], account) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -5,25 +5,20 @@ The endpoint is the program's, the servers and the check are the product's, and 
 
 from __future__ import annotations
 
-import json
-import threading
-import urllib.error
-import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from laptop.cluster.kinds import NAMESPACE, POD
+from laptop.cluster.kinds import POD
 from laptop.tests.cluster.running_cluster import RunningCluster
 from laptop.tests.cluster.test_canary_check import MODEL, set_seconds
-from laptop.tests.cluster.test_canary_traffic import TRIGGER, TrafficStage, erring_bundle
+from laptop.tests.cluster.test_canary_traffic import Callers, TrafficStage, erring_bundle, opened_stage
 from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers
-from tests.aws import EmulatedAccount, emulated_account, make_environment
+from tests.aws import EmulatedAccount, emulated_account
 from tests.infra.recording import Recording, edit, record, release_everywhere
-from tests.pipelines.serving.bundles import ROW, linear_bundle
-from tests.sample_project import ROOT, copy_as_forked
+from tests.pipelines.serving.bundles import linear_bundle
+from tests.sample_project import copy_as_forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -49,45 +44,6 @@ class ShadowStage(TrafficStage):
         return "\n".join(self.cluster.log(self.namespace, name) for name in names if ".harm." in name)
 
 
-class CountingCallers(threading.Thread):
-    """Sends requests to an endpoint until it is stopped; a third of the rows have `TRIGGER`.
-
-    Attributes:
-        answers: status and bundle of the answers → their number.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self._url = f"{url}/v2/models/{MODEL}/infer"
-        self._ended = threading.Event()
-        self.answers: Counter[tuple[int, str]] = Counter()
-
-    def run(self) -> None:
-        number = 0
-        while not self._ended.is_set():
-            number += 1
-            row = [*ROW[:2], 20.0 + number % 20, *ROW[3:9], TRIGGER if number % 3 == 0 else 87.0]
-            tensor = {"name": "features", "shape": [1, 10], "datatype": "FP32", "data": row}
-            request = urllib.request.Request(
-                self._url, json.dumps({"inputs": [tensor]}).encode(), {"content-type": "application/json"}
-            )
-            try:
-                answer = json.load(urllib.request.urlopen(request, timeout=10))
-                self.answers[200, answer["model_version"]] += 1
-            except urllib.error.HTTPError as error:
-                self.answers[error.code, ""] += 1
-            except OSError:
-                self.answers[0, ""] += 1
-
-    def __enter__(self) -> CountingCallers:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join(30)
-
-
 @pytest.fixture(scope="module")
 def account() -> Iterator[EmulatedAccount]:
     with emulated_account() as running:
@@ -104,18 +60,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 
 @pytest.fixture(scope="module")
 def stage(cluster: RunningCluster, graph: Recording, account: EmulatedAccount) -> Iterator[ShadowStage]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("KUBECONFIG", str(cluster.home / "kubeconfig"))
-    descriptor = make_environment()
-    variables = {
-        **account.environ(),
-        "PYTHONPATH": str(ROOT),
-        "MLOPS_ENVIRONMENT": descriptor.model_dump_json(),
-    }
-    made = ShadowStage(descriptor, cluster, graph, variables)
-    yield made
-    patch.undo()
-    cluster.delete(NAMESPACE, "", made.namespace)
+    with opened_stage(ShadowStage, cluster, graph, account) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +73,7 @@ def live(stage: ShadowStage) -> str:
 
 def test_a_bad_release_is_stopped_without_one_failed_request(stage: ShadowStage, live: str) -> None:
     bad = stage.push(erring_bundle(), 2)
-    with CountingCallers(stage.cluster.address(stage.namespace, MODEL)) as callers:
+    with Callers(stage.cluster.address(stage.namespace, MODEL), threads=1) as callers:
         status = stage.serve(bad, seconds=300)
     assert status["phase"] == "Degraded"
     assert set(callers.answers) == {(200, live)}, "no caller met the release"
@@ -141,7 +87,7 @@ def test_a_bad_release_is_stopped_without_one_failed_request(stage: ShadowStage,
 
 def test_a_good_release_goes_on_to_traffic_and_is_then_live(stage: ShadowStage, live: str) -> None:
     good = stage.push(linear_bundle(), 3)
-    with CountingCallers(stage.cluster.address(stage.namespace, MODEL)) as callers:
+    with Callers(stage.cluster.address(stage.namespace, MODEL), threads=1) as callers:
         status = stage.serve(good, seconds=20)
     assert status["phase"] == "Healthy"
     assert {code for code, _ in callers.answers} == {200}
