@@ -153,9 +153,7 @@ class Application:
                 sent.append((b"tracestate", state))
             await send({"type": "http.response.start", "status": status, "headers": sent})
             await send({"type": "http.response.body", "body": content})
-            self._record(status, answer, parent, is_versioned=is_versioned)
-            if self._sender is not None and not is_versioned:
-                self._offer(self._sender, body, status, answer, start)
+            self._record(status, answer, parent, body, start, is_versioned=is_versioned)
         finally:
             metrics.in_flight -= 1
             metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
@@ -196,9 +194,7 @@ class Application:
         is_versioned = url != self._common_url
         self._metrics.answered(status, perf_counter() - start, is_versioned=is_versioned)
         self._metrics.concurrency.answered(start)
-        self._record(status, answer, parent, is_versioned=is_versioned)
-        if self._sender is not None and not is_versioned:
-            self._offer(self._sender, body, status, answer, start)
+        self._record(status, answer, parent, body, start, is_versioned=is_versioned)
         return status, response
 
     def _predictor_for(self, headers: dict[bytes, bytes]) -> Predictor:
@@ -224,8 +220,26 @@ class Application:
             return error.status, _error(error.message), error.headers
         return 500, _unexpected(parent, quotes=self._log is None or not self._log.withholds), ()
 
-    def _record(self, status: int, answer: InferenceResult | None, parent: bytes, *, is_versioned: bool) -> None:
-        """Count and log an inference request that has its response."""
+    def _record(
+        self,
+        status: int,
+        answer: InferenceResult | None,
+        parent: bytes,
+        body: bytes,
+        start: float,
+        *,
+        is_versioned: bool,
+    ) -> None:
+        """Count and log an inference request that has its response, and offer it to a canary.
+
+        Args:
+            status: status of its response.
+            answer: the answer; None if it failed.
+            parent: `traceparent` of the response.
+            body: body of the request; b"" if it did not arrive as a whole.
+            start: when its headers were read.
+            is_versioned: True if the request names a version.
+        """
         log = self._log
         if answer is not None:
             self._metrics.rows += answer.rows
@@ -234,6 +248,11 @@ class Application:
             log.record(answer, parent[TRACE])  # type: ignore[union-attr]
         elif status >= 500 and status != OVERLOADED and log is not None:
             log.record_failure(status, parent[TRACE])
+        sender = self._sender
+        # Without a whole body, or with one that is not JSON by its headers, the canary would answer something else.
+        if sender is not None and sender.is_on and not is_versioned and body and status != _NOT_JSON:
+            prediction = None if answer is None else answer.prediction
+            sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
 
     async def _whole_body(
         self, first: bytes, headers: dict[bytes, bytes], message: Message, receive: Receive
@@ -268,24 +287,6 @@ class Application:
             raise RequestError(413, too_large, (_CLOSE,))
         return b"".join(pieces)
 
-    @staticmethod
-    def _offer(sender: ShadowSender, body: bytes, status: int, answer: InferenceResult | None, start: float) -> None:
-        """Offer an answered request to a canary, if a shadow step is running.
-
-        A request without a whole body, or with a body that is not JSON by its headers, has no copy: the canary would
-        answer something else.
-
-        Args:
-            sender: copies it, if it is one of the share.
-            body: body of the request; b"" if it did not arrive as a whole.
-            status: status of its response.
-            answer: the answer; None if it failed.
-            start: when its headers were read.
-        """
-        if sender.is_on and body and status != _NOT_JSON:
-            prediction = None if answer is None else answer.prediction
-            sender.offer(body, AnswerFigures(status, perf_counter() - start, prediction))
-
     async def _take_copy(self, scope: Message, receive: Receive) -> int:
         """Answer a copy of a request, count both sides and discard the answer; return the status of the response.
 
@@ -306,11 +307,8 @@ class Application:
         try:
             prediction = predictor.answer(body, parent[TRACE_AND_SPAN]).prediction
             status = 200
-        except RequestError as error:
-            status = error.status
-        except Exception:
-            status = 500
-            _unexpected(parent, quotes=self._log is None or not self._log.withholds)
+        except Exception as error:
+            status, _, _ = self._failure(error, parent)
         receiver.compared(AnswerFigures(status, perf_counter() - start, prediction), live)
         return TAKEN
 
