@@ -9,20 +9,22 @@ alone with `python -m tools.bench.inference_log`.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from tools.bench.figures import Figure
-from tools.bench.load import put_load
-from tools.bench.serving import Server, golden_row, our_server, train
+from tools.bench.load import Load
+from tools.bench.serving import golden_row, our_server, train
+from tools.bench.switched_server import (
+    CONNECTIONS,
+    ROUNDS,
+    SECONDS,
+    put_alternating_load,
+    seconds_per_request,
+    two_cores,
+)
 
-CONNECTIONS = 32
-ROUNDS = 40
-SECONDS = 0.5
 MOST_SHARE = 0.05
 
 SWITCHED = (
@@ -45,35 +47,20 @@ sys.exit(main(sys.argv[1:]))
 
 def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
     """Measure CPU time per request with the log and without it, for all requests and for a sample of 10 %."""
-    cores = sorted(os.sched_getaffinity(0))
     manifest, files = train()
     body = golden_row(files["golden.json"])
     found = []
-    try:
-        os.sched_setaffinity(0, {cores[-1]})
+    with two_cores() as core:
         for what, policy in (("all requests logged", ""), ("a sample of 10 % logged", '{"sample": 0.1}')):
             with contextlib.ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                server = stack.enter_context(our_server(manifest, files, cores[0], folder, SWITCHED, LOG_POLICY=policy))
-                found.append(_figure(what, *_times(server, body, rounds, seconds)))
-    finally:
-        os.sched_setaffinity(0, cores)
+                server = stack.enter_context(our_server(manifest, files, core, folder, SWITCHED, LOG_POLICY=policy))
+                found.append(_figure(what, *put_alternating_load(server, body, rounds, seconds)))
     return found
 
 
-def _times(server: Server, body: bytes, rounds: int, seconds: float) -> tuple[list[float], list[float]]:
-    """Return the CPU time per request of rounds with the log and without it."""
-    times: tuple[list[float], list[float]] = [], []
-    for number in range(2 * rounds + 2):
-        load = put_load(server.url, body, connections=CONNECTIONS, seconds=seconds, process=server.process)
-        if number > 1:  # the first ones warm up
-            times[number % 2].append(load.busy / load.rate)
-        os.kill(server.process, signal.SIGUSR1)
-    return times
-
-
-def _figure(what: str, logged: list[float], unlogged: list[float], bound: float = MOST_SHARE) -> Figure:
-    found, without = (statistics.quantiles(times)[0] for times in (logged, unlogged))
+def _figure(what: str, logged: list[Load], unlogged: list[Load], bound: float = MOST_SHARE) -> Figure:
+    found, without = seconds_per_request(logged), seconds_per_request(unlogged)
     lost = 1 - without / found  # throughput is the inverse of the time
     return Figure(
         f"cost of the inference log, {what}, {CONNECTIONS} connections",

@@ -9,9 +9,6 @@ counts. Run it alone with `python -m tools.bench.shadow_traffic`.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,12 +22,15 @@ from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers, Sha
 from pipelines.serving.shadow_beacon import lit_beacon
 from pipelines.serving.shadow_protocol import COPIES
 from tools.bench.figures import Figure
-from tools.bench.load import put_load
 from tools.bench.serving import Server, golden_row, our_server, train
-
-CONNECTIONS = 32
-ROUNDS = 40
-SECONDS = 0.5
+from tools.bench.switched_server import (
+    CONNECTIONS,
+    ROUNDS,
+    SECONDS,
+    put_alternating_load,
+    seconds_per_request,
+    two_cores,
+)
 
 SWITCHED = (
     "-c",
@@ -71,12 +71,10 @@ while True:
 
 def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
     """Measure CPU time per request while a share of the requests is copied, and while nothing is."""
-    cores = sorted(os.sched_getaffinity(0))
     manifest, files = train()
     body = golden_row(files["golden.json"])
     found = []
-    try:
-        os.sched_setaffinity(0, {cores[-1]})
+    with two_cores() as core:
         for percent in (10, 50):
             with contextlib.ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -87,10 +85,8 @@ def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
                     pong=f"http://127.0.0.1:{stack.enter_context(_taker())}",
                 )
                 environ = {SHADOW_PEERS: peers.model_dump_json()}
-                live = stack.enter_context(our_server(manifest, files, cores[0], folder, SWITCHED, **environ))
+                live = stack.enter_context(our_server(manifest, files, core, folder, SWITCHED, **environ))
                 found.append(_figure(percent, live, body, rounds, seconds))
-    finally:
-        os.sched_setaffinity(0, cores)
     return found
 
 
@@ -120,15 +116,9 @@ def _copies(server: Server) -> dict[str, float]:
 
 def _figure(percent: int, live: Server, body: bytes, rounds: int, seconds: float) -> Figure:
     time.sleep(6)  # until it has asked the beacon
-    times: tuple[list[float], list[float]] = [], []
-    requests = 0.0
-    for number in range(2 * rounds + 2):
-        load = put_load(live.url, body, connections=CONNECTIONS, seconds=seconds, process=live.process)
-        if number > 1:  # the first ones warm up
-            times[number % 2].append(load.busy / load.rate)
-        requests += load.rate * seconds * (number % 2)
-        os.kill(live.process, signal.SIGUSR1)
-    off, on = (statistics.quantiles(found)[0] for found in times)
+    loads = put_alternating_load(live, body, rounds, seconds)
+    off, on = map(seconds_per_request, loads)
+    requests = sum(load.rate * seconds for load in loads[1])
     copies = _copies(live)
     return Figure(
         f"copying {percent} % of the requests to a canary, {CONNECTIONS} connections",
