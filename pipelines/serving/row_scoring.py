@@ -115,10 +115,11 @@ class RowScorer:
             yield from self._answers(values, chosen[:middle], rows)
             yield from self._answers(values, chosen[middle:], rows)
             return
-        for tensor, array in zip(self.schema.outputs, found or (), strict=found is not None):
-            shape = (len(chosen), *tensor.shape[1:])
-            if array.shape != shape:
-                raise RuntimeError(f"output {tensor.name!r} has the shape {array.shape}, not {shape}")
+        if found is not None:
+            for tensor, array in zip(self.schema.outputs, found, strict=True):
+                shape = (len(chosen), *tensor.shape[1:])
+                if array.shape != shape:
+                    raise RuntimeError(f"output {tensor.name!r} has the shape {array.shape}, not {shape}")
         yield chosen, found
 
 
