@@ -188,11 +188,14 @@ class LoadBalancers:
     def seconds_to_healthy(self, namespace: str, service: str, uid: str, balancers: Iterable[str]) -> float:
         """Return the seconds until a registered target is healthy; 0 if it is. Arguments are those of `health`."""
         target = self._targets[namespace, service][uid]
-        active = [self._clock() + self.seconds_to_active(uid) for uid in balancers]
-        created = [self._balancers[uid].created + self._delays["load-balancer"] for uid in balancers]
-        if not active or min(active) == _NEVER:
+        active = [
+            self._balancers[each].created + self._delays["load-balancer"]
+            for each in balancers
+            if self.seconds_to_active(each) != _NEVER
+        ]
+        if not active:
             return _NEVER
-        return self._seconds_to(max(target.since, min(created)) + self._delays["target-health"], "targets-stuck")
+        return self._seconds_to(max(target.since, min(active)) + self._delays["target-health"], "targets-stuck")
 
     def _seconds_to(self, due: float, fault: str) -> float:
         """Return the seconds until something that is due at a time has happened; 0 if it has.
@@ -205,7 +208,7 @@ class LoadBalancers:
         return 0.0 if due <= self._began[fault] else _NEVER
 
     def _note_faults(self) -> None:
-        """Note when faults began: before anything that is created from now on is due."""
+        """Record when each fault began. Called before anything is created, so that this is due after the fault."""
         now, faults = self._clock(), self._faults()
         self._began = {fault: self._began.get(fault, now) for fault in faults}
 

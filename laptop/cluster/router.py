@@ -384,7 +384,7 @@ class Router:
     ) -> web.StreamResponse:
         """Connect a client to a ready pod of a Service; unlike requests, connections are not moved to another pod."""
         endpoints = self._addresses(namespace, service, port, "service")
-        if (refusal := self._refusal(namespace, endpoints, caller)) is not None:
+        if caller is not None and (refusal := self._refusal(namespace, endpoints, caller)) is not None:
             return _problem(504, f"{service}.{namespace}: the connection timed out: {refusal}")
         for endpoint in endpoints:
             try:
@@ -393,10 +393,8 @@ class Router:
                 continue
         return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
 
-    def _refusal(self, namespace: str, endpoints: Sequence[PodAddress], caller: NetworkCaller | None) -> str | None:
+    def _refusal(self, namespace: str, endpoints: Sequence[PodAddress], caller: NetworkCaller) -> str | None:
         """Return why NetworkPolicies keep a caller from the pods of a Service; None if they do not."""
-        if caller is None:
-            return None
         policies, namespaces = self._store.find_all(NETWORK_POLICY, namespace), self._store.find_all(NAMESPACE)
         pods = {uid_of(pod): pod for pod in self._store.find_all(POD, namespace)}
         for endpoint in endpoints:
@@ -431,8 +429,10 @@ class Router:
         caller: NetworkCaller | None = None,
     ) -> web.StreamResponse:
         tried: set[str] = set()
-        if (refusal := self._refusal(namespace, self._addresses(namespace, service, port, way), caller)) is not None:
-            return _problem(504, f"{service}.{namespace}: the connection timed out: {refusal}")
+        if caller is not None:
+            addresses = self._addresses(namespace, service, port, way)
+            if (refusal := self._refusal(namespace, addresses, caller)) is not None:
+                return _problem(504, f"{service}.{namespace}: the connection timed out: {refusal}")
         # Read once, because it is needed again if the first pod cannot be reached.
         is_small = request.content_length is not None and request.content_length <= _SMALL
         body = await request.read() if is_small and request.can_read_body else None

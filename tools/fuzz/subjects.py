@@ -389,8 +389,12 @@ class InferenceRequest(Subject):
         from tests.pipelines.serving.conftest import features, mixture, served
 
         super().__init__(scratch)
-        self.served = (served(linear_bundle()), served(mixed_bundle()))
+        self.served = tuple(served(bundle(), **self.options()) for bundle in (linear_bundle, mixed_bundle))
         self.bodies = (features(), mixture())
+
+    def options(self) -> dict[str, Any]:
+        """Return further arguments of the servers."""
+        return {}
 
     def make(self, rng: random.Random) -> tuple[int, bytes, list[tuple[str, str]]]:
         which = rng.randrange(2)
@@ -423,13 +427,10 @@ class InferenceRequest(Subject):
 class CopiedRequest(InferenceRequest):
     """A copy of a request to a canary: its body, and what a live pod says that it answered."""
 
-    def __init__(self, scratch: Path) -> None:
+    def options(self) -> dict[str, Any]:
         from pipelines.serving.shadow_receiver import ShadowReceiver
-        from tests.pipelines.serving.bundles import linear_bundle, mixed_bundle
-        from tests.pipelines.serving.conftest import served
 
-        super().__init__(scratch)
-        self.served = tuple(served(bundle(), receiver=ShadowReceiver()) for bundle in (linear_bundle, mixed_bundle))
+        return {"receiver": ShadowReceiver()}
 
     def make(self, rng: random.Random) -> tuple[int, bytes, list[tuple[str, str]]]:
         which, body, headers = super().make(rng)

@@ -26,7 +26,7 @@ from laptop.tests.cluster.test_canary_check import MODEL, Stage
 from pipelines.cluster.rollouts import check_canary_again
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import bundles
-from tests.aws import EmulatedAccount, emulated_account, make_environment
+from tests.aws import EmulatedAccount, make_environment
 from tests.infra.recording import Recording
 from tests.pipelines.serving.bundles import ROW, MadeBundle, graph, linear_bundle, with_file
 from tests.sample_project import ROOT
@@ -166,12 +166,6 @@ class TrafficStage(Stage):
         assert now is not None
         now["spec"] = before["spec"]
         self.cluster.client.send("PUT", path, now)
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[EmulatedAccount]:
-    with emulated_account() as running:
-        yield running
 
 
 S = TypeVar("S", bound=TrafficStage)

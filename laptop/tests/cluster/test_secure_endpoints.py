@@ -15,7 +15,7 @@ import trustme
 
 from laptop.aws import account as aws
 from laptop.aws.cloud import Cloud
-from laptop.cluster.kinds import EVENT, INGRESS, JOB, NAMESPACE, NETWORK_POLICY, ROLLOUT, SERVICE
+from laptop.cluster.kinds import EVENT, INGRESS, JOB, NETWORK_POLICY, ROLLOUT, SERVICE
 from laptop.cluster.private_network import proxy_for_groups
 from laptop.delays import realistic
 from laptop.tests.cluster.running_cluster import (
@@ -184,4 +184,3 @@ def test_only_pods_that_a_policy_names_reach_the_pods_past_the_load_balancer(sit
     spec["ingress"] = [{"from": [peer]}]
     site.eks.merge(NETWORK_POLICY, namespace, "named", {"spec": spec})
     assert "the NetworkPolicy named does not let the caller at 10.0.240.10" in site.ask(f"https://{HOST}/")
-    assert site.eks.get(NAMESPACE, "", "friends")

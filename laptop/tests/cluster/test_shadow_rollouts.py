@@ -15,7 +15,7 @@ from laptop.tests.cluster.running_cluster import RunningCluster
 from laptop.tests.cluster.test_canary_check import MODEL, set_seconds
 from laptop.tests.cluster.test_canary_traffic import Callers, TrafficStage, erring_bundle, opened_stage
 from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers
-from tests.aws import EmulatedAccount, emulated_account
+from tests.aws import EmulatedAccount
 from tests.infra.recording import Recording, edit, record, release_everywhere
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.sample_project import copy_as_forked
@@ -42,12 +42,6 @@ class ShadowStage(TrafficStage):
         """Return the output of all checks."""
         names = [pod["metadata"]["name"] for pod in self.cluster.find_all(POD, self.namespace)]
         return "\n".join(self.cluster.log(self.namespace, name) for name in names if ".harm." in name)
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[EmulatedAccount]:
-    with emulated_account() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

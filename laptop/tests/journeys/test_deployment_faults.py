@@ -32,6 +32,7 @@ from laptop.shell_environment import network_variables
 from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import edit as replace
 from laptop.tests.journeys.test_journeys import log, one_environment
+from laptop.tests.journeys.test_model_monitor import FEATURES
 from laptop.tests.journeys.test_rollbacks import Trial
 from pipelines.cli.main import mlops
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -48,7 +49,6 @@ SCALE = 100.0
 WAIT_SECONDS = 900.0
 FOR_LONG = 3600.0
 DOMAIN = "models.example.com"
-FEATURES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
 
 class Callers:
