@@ -22,6 +22,7 @@ from pipelines.declarations.names import PREDICTIONS_SUFFIX, table_name
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog.glue import GlueCatalog
+    from pyiceberg.schema import Schema
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
     from pyiceberg.types import IcebergType
@@ -185,6 +186,12 @@ def open_or_make_table(descriptor: TablePlace, contract: Contract) -> Table:
         return open_table(descriptor, contract.name)
 
 
+def schema_of(table: Table, snapshot: Snapshot) -> Schema:
+    """Return the columns that a table had in a snapshot; its present ones if the snapshot does not say it."""
+    known = snapshot.schema_id
+    return table.schema() if known is None else table.schemas().get(known, table.schema())
+
+
 def latest_columns(descriptor: EnvironmentDescriptor, dataset: str) -> tuple[str, frozenset[str]] | None:
     """Return the id of the latest snapshot of a dataset, and its columns; None if the dataset has no rows yet.
 
@@ -205,18 +212,8 @@ def latest_columns(descriptor: EnvironmentDescriptor, dataset: str) -> tuple[str
         ) from error
     if snapshot is None:
         return None
-    schema = table.schemas().get(snapshot.schema_id or 0, table.schema())
+    schema = schema_of(table, snapshot)
     return str(snapshot.snapshot_id), frozenset(field.name for field in schema.fields)
-
-
-def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | None:
-    """Return the id of the latest snapshot of a dataset; None if the dataset has no rows yet.
-
-    Raises:
-        MlopsError: the environment has no such table, or it cannot be read.
-    """
-    found = latest_columns(descriptor, dataset)
-    return found[0] if found is not None else None
 
 
 def read_version(descriptor: TablePlace, dataset: str, snapshot: str | None = None) -> tuple[pa.Table, DatasetVersion]:

@@ -136,15 +136,18 @@ def _parts(table: Table, group: Sequence[CurrentFile]) -> Iterator[tuple[tuple[C
 
     files: list[CurrentFile] = []
     held: list[pa.RecordBatch] = []
+    used = 0
     for file in group:
-        rows = _rows_within(table, file, HELD_BYTES - sum(batch.nbytes for batch in held))
+        rows = _rows_within(table, file, HELD_BYTES - used)
         if rows is None and files:
             if len(files) > 1:
                 yield tuple(files), pa.Table.from_batches(held)
-            files, held = [], []
+            files, held, used = [], [], 0
             rows = _rows_within(table, file, HELD_BYTES)
         if rows is not None:
-            files, held = [*files, file], [*held, *rows]
+            files.append(file)
+            held += rows
+            used += sum(batch.nbytes for batch in rows)
     if len(files) > 1:
         yield tuple(files), pa.Table.from_batches(held)
 

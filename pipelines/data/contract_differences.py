@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Literal
 
-from pipelines.data.row_retention import BINDING
+from pipelines.data.row_retention import row_retention
 from pipelines.data.schema_compatibility import BreakingChange, breaking_changes
 from pipelines.declarations.contract import Contract
-from pipelines.declarations.service_level import retention_time
 
 Level = Literal["major", "minor", "patch"]
 
@@ -106,20 +104,14 @@ def contract_differences(old: Contract, new: Contract) -> list[ContractDifferenc
 
 def _retention(old: Contract, new: Contract) -> Iterator[ContractDifference]:
     """Compare for how long rows stay. Removing them sooner breaks consumers, and cannot be undone."""
-    before, after = _kept(old), _kept(new)
+    before, after = (
+        (kept[0].name, kept[1]) if (kept := row_retention(contract)) is not None else None for contract in (old, new)
+    )
     if before == after:
         return
     is_shorter = after is not None and (before is None or before[0] != after[0] or after[1] < before[1])
     shown = ["for ever" if kept is None else f"{kept[1].days} days from {kept[0]}" for kept in (before, after)]
     yield ContractDifference("", "rows stay", shown[0], shown[1], breaks_consumers=is_shorter)
-
-
-def _kept(contract: Contract) -> tuple[str, timedelta] | None:
-    """Return the column that gives the age of rows, and the age at which they are removed; None if they stay."""
-    column, age = contract.retention_column, retention_time(contract.service_levels)
-    if column is None or age is None or contract.status not in BINDING:
-        return None
-    return column.name, age
 
 
 def _difference(change: BreakingChange, **effects: bool) -> ContractDifference:

@@ -41,19 +41,7 @@ class ExpiredVersion(Declaration):
 def record_expiry(descriptor: EnvironmentDescriptor, dataset: str, versions: Sequence[TableVersion]) -> None:
     """Record versions that are about to expire. Recording them again changes nothing."""
     lines = [
-        ExpiredVersion(
-            snapshot=version.snapshot,
-            parent=version.parent,
-            at=version.at,
-            rows=version.rows,
-            file=version.file,
-            batch=version.batch,
-            contract=version.contract,
-            is_included=version.is_included,
-            added=version.added,
-            bundle=version.bundle,
-            read=version.read,
-        ).model_dump_json()
+        ExpiredVersion(**{name: getattr(version, name) for name in ExpiredVersion.model_fields}).model_dump_json()
         for version in versions
     ]
     key = f"{_prefix(dataset)}{versions[0].snapshot}.jsonl"

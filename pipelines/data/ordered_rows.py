@@ -113,10 +113,10 @@ def write_in_order(
     last = schema.empty_table().select(order)
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False) as writer:
         for block in _in_blocks(parts, schema, key, order):
-            following = pa.concat_tables([last, block.select(order)])
-            if not _is_in_order(_order_of(following, order)):
+            ordered = block.select(order)  # sorted by `_in_blocks`, so only its first row may be out of order
+            if not _is_in_order(_order_of(pa.concat_tables([last, ordered.slice(0, 1)]), order)):
                 raise UnorderedRowsError(f"the rows are not sorted by {', '.join(key or order)}")
-            last = following.slice(following.num_rows - 1)
+            last = ordered.slice(ordered.num_rows - 1)
             writer.write_table(block, row_group_size=BLOCK_ROWS)
     return OrderedFile(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pipelines.data.file_replacement import (
@@ -30,12 +30,18 @@ FILES_OF_COMMIT = 20
 """Number of files from which one commit removes rows."""
 
 
-def oldest_kept(contract: Contract, now: datetime) -> tuple[Column, datetime] | None:
-    """Return the column that gives the age of rows, and the oldest value that stays; None if all rows stay."""
+def row_retention(contract: Contract) -> tuple[Column, timedelta] | None:
+    """Return the column that gives the age of rows, and the age at which they are removed; None if all rows stay."""
     column, age = contract.retention_column, retention_time(contract.service_levels)
     if column is None or age is None or contract.status not in BINDING:
         return None
-    return column, now - age
+    return column, age
+
+
+def oldest_kept(contract: Contract, now: datetime) -> tuple[Column, datetime] | None:
+    """Return the column that gives the age of rows, and the oldest value that stays; None if all rows stay."""
+    kept = row_retention(contract)
+    return None if kept is None else (kept[0], now - kept[1])
 
 
 def files_with_old_rows(table: Table, column: Column, oldest: datetime) -> list[CurrentFile]:

@@ -18,9 +18,9 @@ BUNDLE_COLUMN = "bundle"
 PREDICTION_COLUMN = "prediction"
 REFUSED_COLUMN = "refused"
 
-BATCH_DIGITS = (32, 12)
-"""Digits of the digest of a batch prediction in its rows, and in those that earlier versions wrote: twelve are few
-enough to find another input with the same ones."""
+_BATCH_DIGITS = (32, 12)
+"""Number of digest digits that name a batch in its rows: today's, then that of earlier versions. Twelve were too few:
+another input with the same digits can be found."""
 
 PROBABILITY = "probability_"
 """Start of the names of the columns with the probabilities of classes. A bundle knows its classes, so the job that
@@ -74,6 +74,15 @@ def _free(name: str, others: Collection[str]) -> str:
         if free not in others:
             return free
     raise AssertionError("unreachable")
+
+
+def batch_names(batch: str) -> tuple[str, ...]:
+    """Return how rows name their batch: first as they are written now, then as earlier versions wrote them.
+
+    Args:
+        batch: digest of the batch prediction.
+    """
+    return tuple(batch.removeprefix("sha256:")[:digits] for digits in _BATCH_DIGITS)
 
 
 def is_predictions(contract: Contract) -> bool:

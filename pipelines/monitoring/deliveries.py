@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pipelines.data.catalog import BATCH
+from pipelines.data.catalog import BATCH, schema_of
 from pipelines.data.delivery_history import snapshots_by_run, summary_property
 from pipelines.data.file_replacement import current_files, is_settled
 from pipelines.data.row_quarantine import BatchRecord
@@ -54,14 +54,12 @@ def _delivery(table: Table, snapshots: Sequence[Snapshot]) -> Delivery:
     for snapshot in snapshots:
         by_batch.setdefault(summary_property(snapshot, BATCH), snapshot)
     first = list(by_batch.values())
-    schemas = table.schemas()
-    schema = schemas.get(first[-1].schema_id, table.schema()) if first[-1].schema_id is not None else table.schema()
     return Delivery(
         snapshots=tuple(one.snapshot_id for one in snapshots),
         batches=tuple(by_batch),
         committed=datetime.fromtimestamp(first[-1].timestamp_ms / 1000, UTC),
         rows=sum(int(summary_property(one, "added-records") or 0) for one in snapshots),
-        columns={field.name: str(field.field_type) for field in schema.fields},
+        columns={field.name: str(field.field_type) for field in schema_of(table, first[-1]).fields},
         sequence=snapshots[0].sequence_number or 0,
     )
 

@@ -300,14 +300,16 @@ def _split(flat: pa.Array, width: int) -> Callable[[int], pa.Array]:
 def _larger(parts: Iterable[LoggedRows]) -> Iterator[LoggedRows]:
     """Join small parts of the log that have the same features: a part takes time that does not depend on its size."""
     waiting: list[LoggedRows] = []
+    rows = 0
     for part in parts:
         if waiting and waiting[0].features.schema != part.features.schema:
             yield _joined(waiting)
-            waiting = []
+            waiting, rows = [], 0
         waiting.append(part)
-        if sum(len(each.times) for each in waiting) >= ROWS_AT_ONCE:
+        rows += len(part.times)
+        if rows >= ROWS_AT_ONCE:
             yield _joined(waiting)
-            waiting = []
+            waiting, rows = [], 0
     if waiting:
         yield _joined(waiting)
 

@@ -46,8 +46,8 @@ from pipelines.declarations.model import Model
 from pipelines.declarations.names import prediction_job_name, predictions_name
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.predictions_contract import (
-    BATCH_DIGITS,
     PREDICTION_COLUMN,
+    batch_names,
     copied_columns,
     predictions_contract,
 )
@@ -213,7 +213,7 @@ class _Prediction:
         wanted = self.contract.columns
         whole = schema_to_pyarrow(table.schema(), include_field_ids=False)
         schema = pa.schema([field for field in whole if field.name in wanted])
-        short = self._batch.removeprefix("sha256:")[: BATCH_DIGITS[0]]
+        short = batch_names(self._batch)[0]
         writer = PredictionWriter(
             self._given.name,
             self._scorer,

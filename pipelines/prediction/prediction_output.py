@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.catalog import BATCH, BUNDLE, INPUT, TablePlace, open_table, snapshot_of
 from pipelines.data.row_streams import stream_rows
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.predictions_contract import BATCH_COLUMN, BATCH_DIGITS, ROW_COLUMN
+from pipelines.declarations.predictions_contract import BATCH_COLUMN, ROW_COLUMN, batch_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +81,7 @@ def _rows_of(table: Table, snapshot: int, batch: str) -> tuple[pa.Schema, Iterat
         bounds = task.file.lower_bounds or {}
         return int(from_bytes(LongType(), bounds[row])) if row in bounds else 0
 
-    names = ", ".join(f"'{batch.removeprefix('sha256:')[:digits]}'" for digits in BATCH_DIGITS)
+    names = ", ".join(f"'{name}'" for name in batch_names(batch))
     only = f"{BATCH_COLUMN} IN ({names})"
     return stream_rows(table, table.scan(row_filter=only, snapshot_id=snapshot), first_row)
 

@@ -18,7 +18,7 @@ from laptop.publishing import local_digests
 from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import TRAINING, Story, ended, log, one_environment
 from pipelines.cli.main import mlops
-from pipelines.data.catalog import latest_snapshot
+from pipelines.data.catalog import latest_columns
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import pin_images
@@ -73,7 +73,7 @@ def land(file: Path) -> None:
 def await_snapshot(dev: EnvironmentDescriptor) -> None:
     """Wait until the scheduled job has ingested the first file."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while latest_snapshot(dev, DATASET) is None:
+    while latest_columns(dev, DATASET) is None:
         assert time.monotonic() < deadline, "the CronJob has not ingested the file"
         time.sleep(0.5)
 
