@@ -18,7 +18,7 @@ from infra.components.serving import PORT
 from infra.components.storage import Storage
 from infra.components.workload import Workload, WorkloadArgs, all_pods_of, egress_to
 from infra.scopes import Environment
-from pipelines.declarations.environment import Prometheus
+from pipelines.declarations.environment import Prometheus, service_namespace
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import check_name, serving_name
 
@@ -64,7 +64,9 @@ class ServingIdentity(pulumi.ComponentResource):
             [{"podSelector": {"matchLabels": selector(name)}}] if copies else [] for name in (serving, check)
         )
         prometheus = environment.config.monitoring.prometheus
-        scraper = (prometheus.scraper_namespace or prometheus.service_namespace) if prometheus is not None else None
+        scraper = (
+            (prometheus.scraper_namespace or service_namespace(prometheus.url)) if prometheus is not None else None
+        )
         server = Workload(
             serving,
             WorkloadArgs(

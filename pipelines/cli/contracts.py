@@ -9,7 +9,7 @@ import click
 
 from pipelines.cli.commands import Group
 from pipelines.cli.lineage_facts import load_facts_if_any
-from pipelines.cli.options import open_target, target_option
+from pipelines.cli.options import open_target, save, target_option
 from pipelines.declarations.contract import ENGINES, Engine
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.plurals import counted
@@ -96,7 +96,6 @@ def test(
         report_junit,
         report_lines,
     )
-    from pipelines.declarations.atomic_files import write_atomically
 
     project = Project.find()
     declared = project.contract(dataset)
@@ -110,8 +109,7 @@ def test(
     renderers = {"json": report_json, "junit": report_junit}
     text = renderers[form](declared, reports) if form in renderers else "\n".join(report_lines(declared, reports))
     if output is not None:
-        write_atomically(output, text + "\n")
-        click.echo(f"wrote {output}")
+        save(f"{text}\n".encode(), output)
     else:
         click.echo(text)
     if not all(report.keeps for report in reports):

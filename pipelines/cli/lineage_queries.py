@@ -10,7 +10,7 @@ import click
 
 from pipelines.cli.commands import Group
 from pipelines.cli.lineage_facts import load_facts
-from pipelines.cli.options import environment_option, target_option
+from pipelines.cli.options import environment_option, save, target_option
 
 if TYPE_CHECKING:
     from pipelines.lineage.facts import LineageFacts
@@ -135,7 +135,6 @@ def contract(dataset: str, version: str, offline: bool, form: str, output: Path 
 def _show(facts: LineageFacts, graph: LineageGraph, title: str, form: str, output: Path | None) -> None:
     from pydantic_core import to_json  # of ten thousand nodes, `json` takes ten times as long
 
-    from pipelines.declarations.atomic_files import write_atomically
     from pipelines.lineage.drawing import draw_graph
     from pipelines.lineage.graph import graph_json, graph_lines
 
@@ -149,5 +148,4 @@ def _show(facts: LineageFacts, graph: LineageGraph, title: str, form: str, outpu
     if output is None:
         click.echo(text, nl=False)
         return
-    write_atomically(output, text)
-    click.echo(f"wrote {output}")
+    save(text.encode(), output)

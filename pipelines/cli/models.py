@@ -124,7 +124,7 @@ def model(name: str, task: str, owner: str, dataset: str | None, target: str | N
     if dataset is not None and target is not None:
         for path in start_model_on(project, name, task, owner, dataset, target):
             click.echo(f"wrote {path.relative_to(project.root)}")
-        if not list((project.contracts_folder / "samples").glob(f"{dataset}.*")):
+        if not project.samples(dataset):
             click.echo(f"Next: add a sample without personal data: data-contracts/samples/{dataset}.csv")
         click.echo(
             f"Next: edit models/{name}/model.yaml and train.py; then run `mlops validate`, `mlops train {name} --here` "

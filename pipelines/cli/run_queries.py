@@ -16,6 +16,7 @@ from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
+    from pipelines.declarations.environment import EnvironmentDescriptor
     from pipelines.training_runs.recorded_runs import RecordedRun
 
 FORMATS = ("text", "json", "html")
@@ -53,20 +54,26 @@ def source_options(last: int) -> Callable[[F], F]:
     return add
 
 
-def _read(
-    project: Project, model: str, environment: str | None, here: bool, last: int, target: str
-) -> list[tuple[str, list[RecordedRun], int]]:
-    """Return the runs of each place: its name, the newest runs, and the number of older ones."""
+def _open(project: Project, environment: str | None, here: bool, target: str) -> EnvironmentDescriptor | None:
+    """Return the descriptor of the environment whose runs are asked for; None for experiments only."""
     if environment is None and not here:
         raise click.UsageError("Missing option '--env', or '--here'.")
+    if environment is None:
+        return None
+    project.check_trains(environment)
+    return open_target(target).descriptor(environment)
+
+
+def _read(
+    project: Project, descriptor: EnvironmentDescriptor | None, model: str, here: bool, last: int
+) -> list[tuple[str, list[RecordedRun], int]]:
+    """Return the runs of each place: its name, the newest runs, and the number of older ones."""
     found = []
-    if environment is not None:
+    if descriptor is not None:
         from pipelines.training_runs.recorded_runs import read_runs
 
-        project.check_trains(environment)
-        opened = open_target(target)
-        runs, older = read_runs(opened.descriptor(environment), model, project.root, last)
-        found.append((f"runs of {model} in {environment}", runs, older))
+        runs, older = read_runs(descriptor, model, project.root, last)
+        found.append((f"runs of {model} in {descriptor.name}", runs, older))
     if here:
         from pipelines.training_runs.experiments import read_experiments
 
@@ -92,7 +99,7 @@ def list_runs(
 
     project = Project.find()
     shown = metric or project.model(model).gates.champion.metric
-    places = _read(project, model, environment, here, last, target)
+    places = _read(project, _open(project, environment, here, target), model, here, last)
     if as_json:
         from pipelines.training_runs.run_comparison import run_json
 
@@ -128,15 +135,16 @@ def show(model: str, run: str, as_json: bool, environment: str | None, here: boo
 
     project = Project.find()
     project.model(model)
-    every = [each for _, found, _ in _read(project, model, environment, here, last, target) for each in found]
+    descriptor = _open(project, environment, here, target)
+    every = [each for _, found, _ in _read(project, descriptor, model, here, last) for each in found]
     (found,) = find_runs(every, [run], model)
     if as_json:
         click.echo(json.dumps(run_json(found), indent=2))
         return
     for line in run_lines(found):
         click.echo(line)
-    if found.environment is not None and found.facts is not None:
-        differing = disagreements(open_target(target).descriptor(found.environment), found)
+    if descriptor is not None and found.environment is not None and found.facts is not None:
+        differing = disagreements(descriptor, found)
         if differing:
             raise MlopsError(
                 f"the record of {found.id} does not agree with its bundle: {', '.join(differing)}",
@@ -175,7 +183,7 @@ def compare(
 
     project = Project.find()
     champion = project.model(model).gates.champion.metric
-    places = _read(project, model, environment, here, last, target)
+    places = _read(project, _open(project, environment, here, target), model, here, last)
     every = [each for _, found, _ in places for each in found]
     chosen = find_runs(every, names, model) if names else every
     if not chosen:

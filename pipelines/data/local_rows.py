@@ -22,7 +22,7 @@ def find_sample(project: Project, dataset: str) -> Path:
     Raises:
         MlopsError: there is none, or more than one.
     """
-    samples = sorted((project.contracts_folder / "samples").glob(f"{dataset}.*"))
+    samples = project.samples(dataset)
     if len(samples) != 1:
         found = ", ".join(path.name for path in samples) or "none"
         raise MlopsError(
@@ -42,7 +42,7 @@ def check_samples(project: Project) -> None:
 
     problems = []
     for dataset in project.dataset_names:
-        for path in sorted((project.contracts_folder / "samples").glob(f"{dataset}.*")):
+        for path in project.samples(dataset):
             if path.suffix.lower() not in SUFFIXES:
                 continue
             with tempfile.TemporaryDirectory(prefix="sample-") as folder:

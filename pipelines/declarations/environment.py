@@ -212,11 +212,6 @@ class Prometheus(Declaration):
                     raise ValueError(f"a url that begins with https:// for {name}; found {self.url}")
         return self
 
-    @property
-    def service_namespace(self) -> str | None:
-        """Namespace of the Service in the URL; None if it is not a Service of the cluster."""
-        return service_namespace(self.url)
-
 
 class MlflowTracking(Declaration):
     """An MLflow server to which training jobs copy the parameters, metrics and tags of their runs.

@@ -109,6 +109,10 @@ class Project:
         """Folder of the data contracts."""
         return self.root / "data-contracts"
 
+    def samples(self, dataset: str) -> list[Path]:
+        """Return the sample files of a dataset, sorted."""
+        return sorted((self.contracts_folder / "samples").glob(f"{dataset}.*"))
+
     def model_file(self, model: str) -> Path:
         """Return the path of a model's declaration."""
         return self.models_folder / model / "model.yaml"

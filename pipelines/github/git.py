@@ -6,7 +6,7 @@ import base64
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -51,7 +51,11 @@ class Git:
         Raises:
             MlopsError: git failed, or is not installed.
         """
-        done = self._start(*arguments, stdin=stdin)
+        return self._checked(arguments, self._start(*arguments, stdin=stdin))
+
+    @staticmethod
+    def _checked(arguments: Sequence[str], done: subprocess.CompletedProcess[bytes]) -> bytes:
+        """Return what a command printed, if it did not fail."""
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
             raise MlopsError(f"git {' '.join(arguments)}: {reason}")
@@ -137,7 +141,8 @@ class Git:
             MlopsError: a commit does not exist here.
         """
         arguments = ("merge-base", self.resolve(base), self.resolve(head))
-        return None if self._start(*arguments).returncode == 1 else self.read(*arguments)
+        done = self._start(*arguments)
+        return None if done.returncode == 1 else self._checked(arguments, done).decode(errors="replace").strip()
 
     def uncommitted_files(self) -> tuple[str, ...]:
         """Return the files of the working tree that differ from the checked-out commit or are new, sorted."""

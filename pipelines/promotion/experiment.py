@@ -60,7 +60,6 @@ def run_experiment(
     """
     from pipelines.data.row_digest import digest_of_rows
     from pipelines.promotion.trial import try_bundle
-    from pipelines.training.leaked_rows import describe_leaked
     from pipelines.training.training_run import make_bundle, utc_timestamp
     from pipelines.training.training_set import in_memory
     from pipelines.training.unconfined import train_unconfined
@@ -81,7 +80,12 @@ def run_experiment(
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
     facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
     verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))
-    return Experiment(model, facts, evaluation, verdicts, tuple(describe_leaked(model, contract, rows)))
+    leaked: list[str] = []
+    if evaluation.holdout.leaked_rows:
+        from pipelines.training.leaked_rows import describe_leaked
+
+        leaked = describe_leaked(model, contract, rows)
+    return Experiment(model, facts, evaluation, verdicts, tuple(leaked))
 
 
 def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -> tuple[Verdict, ...]:

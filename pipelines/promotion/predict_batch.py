@@ -26,6 +26,7 @@ from pipelines.promotion.live_bundles import live_bundle
 from pipelines.registry import bundles, clients, store
 from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.targets import Target
+from pipelines.targets.workloads import check_training_image
 
 START_ALLOWANCE_SECONDS = 60
 """Time allowed for the job in addition to its declared deadline."""
@@ -148,11 +149,7 @@ def _prepare(target: Target, model: str, environment: str, bundle: str) -> tuple
             f"{model} is not released in {environment}: expected a bundle in its release file, found none",
             fix="release one first: docs/first-release.md",
         )
-    if descriptor.images.training is None:
-        raise MlopsError(
-            f"{environment} pins no training image, in which batch predictions run",
-            fix=f"pin images.training in Pulumi.{environment}.yaml, and deploy",
-        )
+    check_training_image(descriptor, "batch predictions run")
     chosen = bundle or live_bundle({environment: descriptor}, environment, model)
     if chosen is None:
         raise MlopsError(

@@ -52,14 +52,7 @@ def try_bundle(
     version = f"onnxruntime {metadata.version('onnxruntime')}"
     pinned = f"onnxruntime {pinned_runtime(project.root)}"
     answer = _run(manifest, files, rounds, seconds)
-    return TrialResult(
-        version=version,
-        serving_version=pinned,
-        problem=answer.problem,
-        golden_rows=answer.golden_rows,
-        p99_ms=answer.p99_ms,
-        requests=answer.requests,
-    )
+    return TrialResult(version=version, serving_version=pinned, **answer.model_dump())
 
 
 def _run(manifest: Bundle, files: Mapping[str, bytes], rounds: int, seconds: float) -> TrialAnswer:

@@ -60,7 +60,7 @@ def record_run(
     Raises:
         MlopsError: the run id is malformed, or already has another bundle; or the write failed.
     """
-    key, content = _key(model, run), canonical_json({"bundle": Run(bundle=digest).bundle})
+    key, content = _key(model, run), canonical_json(Run(bundle=digest).model_dump(mode="json", exclude={"facts"}))
     whole = canonical_json(Run(bundle=digest, facts=facts).model_dump(mode="json")) if facts is not None else content
     try:
         store.put_new(descriptor.registry_bucket, key, whole if len(whole) <= LARGEST_RECORD else content)

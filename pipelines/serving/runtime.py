@@ -19,9 +19,6 @@ from pipelines.declarations.bundle import TensorSpec
 from pipelines.declarations.datatypes import ELEMENT_TYPES
 from pipelines.declarations.errors import MlopsError
 
-VERSION: str = onnxruntime.__version__
-"""Version of onnxruntime."""
-
 
 class OnnxModel:
     """A loaded ONNX model that predicts many rows or, faster, one row.

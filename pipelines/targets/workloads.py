@@ -103,7 +103,7 @@ def run_model_monitor_job(target: Target, environment: str, model: str, log: Cal
             fix="pull the newest main if a bundle is released there, otherwise release one first",
         )
     descriptor = target.descriptor(environment)
-    _check_image(descriptor, "monitors run")
+    check_training_image(descriptor, "monitors run")
     _run(descriptor, model_monitor_name(model), log)
 
 
@@ -124,7 +124,7 @@ def run_log_compaction(target: Target, environment: str, model: str, log: Callab
     if project.release(model, environment).bundle is None:
         raise MlopsError(f"{model} has no inference log job in {environment}: no bundle is released there")
     descriptor = target.descriptor(environment)
-    _check_image(descriptor, "the job runs")
+    check_training_image(descriptor, "the job runs")
     _run(descriptor, compaction_name(model), log)
 
 
@@ -201,7 +201,16 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
     return read_run(descriptor, model, run)
 
 
-def _check_image(descriptor: EnvironmentDescriptor, what: str) -> None:
+def check_training_image(descriptor: EnvironmentDescriptor, what: str) -> None:
+    """Refuse an environment without the image of its jobs.
+
+    Args:
+        descriptor: the environment.
+        what: what runs in the image, such as `trainings run`.
+
+    Raises:
+        MlopsError: the environment pins none.
+    """
     if descriptor.images.training is None:
         raise MlopsError(
             f"{descriptor.name} pins no training image, in which {what}",
@@ -218,7 +227,7 @@ def _run(
     after_others: bool = False,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> None:
-    """Run a job of an environment, and log its lines so that they are known as its own; see `run_job`."""
+    """Run a job of an environment, and log its output with a prefix; see `run_job`."""
     run_job(
         descriptor.namespace,
         cron_job,

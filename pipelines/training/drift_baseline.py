@@ -123,7 +123,7 @@ def _ranked(blocks: Callable[[], Iterable[Numbers]], ranks: Numbers) -> list[flo
         counts = np.zeros(len(heads) << width, np.int64)
         for values in blocks():
             bits = _sortable(values)
-            found = place[bits >> left] if left < 32 else np.zeros(len(bits), np.int16)
+            found = place[bits >> left]
             bits = (bits >> (left - width)) & ((1 << width) - 1)
             counts += np.bincount((found.astype(np.int64) << width | bits)[found >= 0], minlength=len(counts))
         ends = np.cumsum(counts.reshape(len(heads), -1), axis=1)

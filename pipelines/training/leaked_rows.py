@@ -35,12 +35,15 @@ def describe_leaked(model: Model, contract: Contract, rows: pa.Table, most: int 
     labelled = rows.filter(pc.is_valid(rows.column(model.target)))
     hashes, examples = hash_rows(labelled, hashed_columns(labelled.column_names, model, contract))
     kept = in_holdout(hashes, model.training.seed, model.training.holdout)
-    first = {int(examples[at]): int(at) for at in np.flatnonzero(~kept)[::-1]}
     keys = {name: labelled.column(name) for name in names}
 
     def key(at: int) -> str:
         return ", ".join(f"{name} {column[at].as_py()}" for name, column in keys.items())
 
+    def twin(at: int) -> int:
+        """Return the first training row that equals a row."""
+        return int(np.flatnonzero(~kept & (examples == examples[at]))[0])
+
     leaked = np.flatnonzero(kept & np.isin(examples, examples[~kept]))
-    lines = [f"{key(int(at))} equals {key(first[int(examples[at])])}" for at in leaked[:most]]
+    lines = [f"{key(at)} equals {key(twin(at))}" for at in leaked[:most].tolist()]
     return [*lines, f"and {len(leaked) - most} more"] if len(leaked) > most else lines

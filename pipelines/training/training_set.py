@@ -158,8 +158,11 @@ class TrainingSet:
     def __init__(self, model: Model, contract: Contract, rows: OrderedRows) -> None:
         self._model, self._contract, self._rows = model, contract, rows
         self._text = text_features(model, contract)
-        training = sum(int(chosen.sum()) for _, chosen in self._parts([], holdout=False))
-        holdout = sum(int(chosen.sum()) for _, chosen in self._parts([], holdout=True))
+        training = holdout = 0
+        for block, chosen in self._parts([], holdout=True):
+            kept = int(chosen.sum())
+            holdout += kept
+            training += block.num_rows - block.column(model.target).null_count - kept
         if min(training, holdout) < SMALLEST_PART:
             raise MlopsError(
                 f"{training + holdout} labelled rows of {model.contract} for {model.name}: expected at least "
@@ -215,9 +218,9 @@ class TrainingSet:
         )
 
     def _parts(self, names: Iterable[str], *, holdout: bool) -> Iterator[tuple[pa.Table, Values]]:
-        """Return some columns of all rows in blocks, with the target and the hashes; and which rows are chosen."""
+        """Return columns of all rows in blocks, with the target and the hash of the key; and which rows are chosen."""
         settings = self._model.training
-        columns = list(dict.fromkeys([*names, self._model.target, KEY_HASH, ROW_HASH]))
+        columns = list(dict.fromkeys([*names, self._model.target, KEY_HASH]))
         for block in self._rows.blocks(columns):
             is_kept = in_holdout(_hashes(block, KEY_HASH), settings.seed, settings.holdout) == holdout
             yield block, is_kept & pc.is_valid(block.column(self._model.target)).to_numpy(zero_copy_only=False)
@@ -230,7 +233,7 @@ class TrainingSet:
         ranges = min(1 + self._rows.count // HASHES_AT_ONCE, MOST_RANGES)
         with ExitStack() as opened:
             files = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(ranges)]
-            for block, chosen in self._parts([], holdout=holdout):
+            for block, chosen in self._parts([column], holdout=holdout):
                 hashes = _hashes(block, column)[chosen]
                 place = (hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)
                 for number, file in enumerate(files):

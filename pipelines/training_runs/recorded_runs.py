@@ -80,12 +80,12 @@ def read_runs(descriptor: EnvironmentDescriptor, model: str, root: Path, most: i
     listed = runs.list_runs(descriptor, model)
     wanted = dict(list(listed.items())[:most])
     path = root / COPIES / descriptor.name / f"{model}.json"
-    kept = _read_copies(path, descriptor.registry_bucket, wanted)
+    kept = _read_copies(path, descriptor.registry_bucket, listed)
     new = {run: record for run, record in wanted.items() if run not in kept}
     contents = runs.read_records(descriptor, new)
     records = {run: runs.parse_record(content) for run, content in contents.items()}
     completed = _with_facts(descriptor, model, records)
-    records |= {run: runs.parse_record(content.encode()) for run, (_, content) in kept.items()} | completed
+    records |= {run: runs.parse_record(kept[run][1].encode()) for run in wanted if run in kept} | completed
     if contents:
         texts = {run: content.decode(errors="replace") for run, content in contents.items()}
         texts |= {run: record.model_dump_json() for run, record in completed.items()}
@@ -95,15 +95,15 @@ def read_runs(descriptor: EnvironmentDescriptor, model: str, root: Path, most: i
     return found, len(listed) - len(wanted)
 
 
-def _read_copies(path: Path, bucket: str, wanted: Mapping[str, Listed]) -> dict[str, tuple[str, str]]:
-    """Return the copies that are those of the wanted records."""
+def _read_copies(path: Path, bucket: str, listed: Mapping[str, Listed]) -> dict[str, tuple[str, str]]:
+    """Return the copies that are those of the listed records."""
     try:
         copies = _Copies.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     if copies.bucket != bucket:
         return {}
-    return {run: copy for run, copy in copies.records.items() if run in wanted and copy[0] == wanted[run].etag}
+    return {run: copy for run, copy in copies.records.items() if run in listed and copy[0] == listed[run].etag}
 
 
 def _write_copies(path: Path, copies: _Copies) -> None:
@@ -128,13 +128,10 @@ def _with_facts(descriptor: EnvironmentDescriptor, model: str, records: Mapping[
 
 
 def _facts_of_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str) -> RunFacts | None:
-    from pipelines.declarations.evaluation import Evaluation
     from pipelines.registry import bundles
 
     try:
-        bundle = bundles.fetch(descriptor, model, digest, ["evaluation.json"])
-        evaluation = Evaluation.model_validate_json(bundle.files["evaluation.json"])
-        return facts_of_run(bundle.manifest, evaluation, image=bundle.manifest.image)
+        return _read_facts(descriptor, model, digest)
     except (bundles.UnknownBundleError, bundles.TamperedBundleError, ValidationError):
         return None
 
@@ -148,19 +145,31 @@ def disagreements(descriptor: EnvironmentDescriptor, run: RecordedRun) -> list[s
     Raises:
         MlopsError: the bundle does not exist, was tampered with, or cannot be read.
     """
+    if run.facts is None or run.bundle is None:
+        return []
+    facts = run.facts
+    try:
+        expected = _read_facts(descriptor, facts.model, run.bundle, facts.started, facts.finished, facts.commit)
+    except ValidationError:
+        return ["metrics"]
+    return [name for name in RunFacts.model_fields if getattr(facts, name) != getattr(expected, name)]
+
+
+def _read_facts(
+    descriptor: EnvironmentDescriptor,
+    model: str,
+    digest: str,
+    started: str | None = None,
+    finished: str | None = None,
+    commit: str | None = None,
+) -> RunFacts:
+    """Read the facts of a run from its bundle, with those that only the record has."""
     from pipelines.declarations.evaluation import Evaluation
     from pipelines.registry import bundles
 
-    if run.facts is None or run.bundle is None:
-        return []
-    bundle = bundles.fetch(descriptor, run.facts.model, run.bundle, ["evaluation.json"])
-    try:
-        evaluation = Evaluation.model_validate_json(bundle.files["evaluation.json"])
-    except ValidationError:
-        return ["metrics"]
-    facts, image = run.facts, bundle.manifest.image
-    expected = facts_of_run(bundle.manifest, evaluation, facts.started, facts.finished, facts.commit, image=image)
-    return [name for name in RunFacts.model_fields if getattr(facts, name) != getattr(expected, name)]
+    bundle = bundles.fetch(descriptor, model, digest, ["evaluation.json"])
+    evaluation = Evaluation.model_validate_json(bundle.files["evaluation.json"])
+    return facts_of_run(bundle.manifest, evaluation, started, finished, commit, image=bundle.manifest.image)
 
 
 def _registered(environment: str, run: str, listed: Listed, record: Run | None) -> RecordedRun:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
@@ -52,8 +53,9 @@ class RunComparison:
 
     Attributes:
         model: the model's name.
-        runs: the runs, the best first; those without the metric are last.
-        sort: metric that orders the runs; "" if the runs have no metric, or are ordered by time.
+        runs: the runs: the best first, and those without the metric last; or the newest first.
+        sort: metric by which runs are better or worse; "" if they have no metric.
+        by_time: True if the newest run is first.
         lower_is_better: True if a lower value of `sort` is better.
         differing: names of the facts that differ, parameters first.
         same: name → value of the facts that are the same in all runs.
@@ -64,21 +66,32 @@ class RunComparison:
     model: str
     runs: tuple[ComparedRun, ...]
     sort: str
+    by_time: bool
     lower_is_better: bool
     differing: tuple[str, ...]
     same: Mapping[str, str]
     metrics: tuple[str, ...]
-    left_out: tuple[RecordedRun, ...] = field(default=())
+    left_out: tuple[RecordedRun, ...]
+
+    @cached_property
+    def ranked(self) -> tuple[ComparedRun, ...]:
+        """The runs, the best first; those without the metric are last, and equal ones keep their order."""
+        return tuple(sorted(self.runs, key=lambda each: _place(each.metric(self.sort), self.lower_is_better)))
 
     @property
     def best(self) -> Estimate | None:
-        """The best value of the metric that sorts, with its interval."""
-        return self.runs[0].metric(self.sort) if self.runs and self.sort else None
+        """The best value of the metric, with its interval."""
+        return self.ranked[0].metric(self.sort) if self.runs and self.sort else None
 
     @property
     def has_one_holdout(self) -> bool:
         """True if all runs were evaluated on the same rows."""
         return HOLDOUT not in self.differing
+
+    def mark(self, run: ComparedRun, metric: str) -> str:
+        """Return the mark of a figure: " ~" if the difference from the best run may be chance."""
+        is_other = metric == self.sort and run is not self.ranked[0]
+        return " ~" if is_other and self.may_be_chance(run) else ""
 
     def may_be_chance(self, run: ComparedRun) -> bool:
         """Return True if the interval of a run includes the best value, so the difference may be chance."""
@@ -96,7 +109,7 @@ def compare_runs(
     Args:
         model: the model's name.
         runs: the runs, the newest first.
-        sort: metric that orders the runs; "" for the first one that they have.
+        sort: metric by which runs are better or worse; "" for the first one that they have.
         metrics: names of the metrics to show; those of the whole holdout by default.
         by_time: True to keep the order of `runs`.
 
@@ -122,6 +135,7 @@ def compare_runs(
         model=model,
         runs=tuple(compared),
         sort=order,
+        by_time=by_time,
         lower_is_better=lower,
         differing=tuple(differing),
         same={name: compared[0].texts[name] for name in names if name not in differing},

@@ -50,7 +50,7 @@ def comparison_lines(comparison: RunComparison) -> list[str]:
             f"Their holdouts differ, so a metric compares data as well as models: see {HOLDOUT}. "
             "The regression of a release is judged on rows that both bundles have."
         )
-    if any(comparison.may_be_chance(run) for run in comparison.runs[1:]):
+    if any(comparison.mark(run, comparison.sort) for run in comparison.runs):
         lines.append("~ : the 95% interval includes the best value, so the difference may be chance.")
     lines += ["", *(_side_by_side(comparison) if len(comparison.runs) <= SIDE_BY_SIDE else _one_a_line(comparison))]
     same = ", ".join(f"{name} {value}" for name, value in comparison.same.items())
@@ -67,21 +67,17 @@ def _side_by_side(comparison: RunComparison) -> list[str]:
     rows.append([""])
     every = dict.fromkeys([*comparison.metrics, *(name for each in runs for name in each.facts.metrics)])
     for metric in every:
-        marks = [" ~" if metric == comparison.sort and place and comparison.may_be_chance(each) else ""
-                 for place, each in enumerate(runs)]  # fmt: skip
-        figures = [figure(each.metric(metric), interval=True) for each in runs]
-        rows.append([metric, *(f"{text}{mark}" for text, mark in zip(figures, marks, strict=True))])
+        figures = (f"{figure(each.metric(metric), interval=True)}{comparison.mark(each, metric)}" for each in runs)
+        rows.append([metric, *figures])
     return _table(rows)
 
 
 def _one_a_line(comparison: RunComparison) -> list[str]:
     facts, metrics = comparison.differing[:COLUMNS], comparison.metrics[:COLUMNS]
     rows = [["run", "ended (UTC)", *facts, *metrics]]
-    for place, each in enumerate(comparison.runs):
+    for each in comparison.runs:
         time = f"{each.run.ended:%Y-%m-%d %H:%M}"
-        marks = [" ~" if metric == comparison.sort and place and comparison.may_be_chance(each) else ""
-                 for metric in metrics]  # fmt: skip
-        figures = [f"{figure(each.metric(metric))}{mark}" for metric, mark in zip(metrics, marks, strict=True)]
+        figures = [f"{figure(each.metric(metric))}{comparison.mark(each, metric)}" for metric in metrics]
         name = each.run.id if each.run.environment is not None else f"{each.run.id} (experiment)"
         rows.append([name, time, *(each.texts.get(fact, NO_VALUE) for fact in facts), *figures])
     lines = _table(rows)

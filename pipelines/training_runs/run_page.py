@@ -74,7 +74,7 @@ def _facts(comparison: RunComparison) -> list[tuple[str, str]]:
     if places:
         found.append(("Registered in", ", ".join(places)))
     if comparison.sort:
-        best = comparison.runs[0]
+        best = comparison.ranked[0]
         found += [
             (f"Best {escaped(comparison.sort)}", figure(best.metric(comparison.sort), interval=True)),
             ("Best run", best.run.id),
@@ -93,11 +93,12 @@ def _differences(comparison: RunComparison) -> list[str]:
     if len(runs) < 2 or len(axes) < 2:
         return []
     strong = max(1, round(len(runs) * STRONG_SHARE))
+    best_runs = {id(each) for each in comparison.ranked[:strong]}
     lines = [
         (
             f"{each.run.id}: {comparison.sort} {figure(each.metric(comparison.sort))}",
             [axis[1][at] for axis in axes],
-            at < strong,
+            id(each) in best_runs,
         )
         for at, each in enumerate(runs)
     ]
@@ -192,23 +193,21 @@ def _table(comparison: RunComparison) -> list[str]:
     head += "".join(f"<th>{escaped(name)}</th>" for name in facts)
     head += "".join(f'<th class="n">{escaped(name)}</th>' for name in metrics)
     rows = []
-    for place, each in enumerate(comparison.runs[:MOST_ROWS]):
+    for each in comparison.runs[:MOST_ROWS]:
         kind = "" if each.run.environment is not None else ' <span class="soft">experiment</span>'
         cells = f"<td {_ON_ONE_LINE}><code>{escaped(each.run.id)}</code>{kind}</td>"
         cells += f"<td {_ON_ONE_LINE}>{each.run.ended:%Y-%m-%d %H:%M}</td>"
         for name in facts:
             cells += f'<td data-label="{escaped(name)}">{escaped(each.texts.get(name, NO_VALUE))}</td>'
         for name in metrics:
-            chance = " ~" if name == comparison.sort and place and comparison.may_be_chance(each) else ""
-            cells += cell(escaped(name), f"{figure(each.metric(name))}{chance}")
+            cells += cell(escaped(name), f"{figure(each.metric(name))}{comparison.mark(each, name)}")
         rows.append(f"<tr>{cells}</tr>")
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     hidden = len(comparison.runs) - MOST_ROWS
-    more = (
-        [f'<p class="soft">{counted(hidden, "run")} with a worse {escaped(comparison.sort)} not shown.</p>']
-        if hidden > 0
-        else []
-    )
+    which = counted(hidden, "older run")
+    if not comparison.by_time:
+        which = f"{counted(hidden, 'run')} with a worse {escaped(comparison.sort)}"
+    more = [f'<p class="soft">{which} not shown.</p>'] if hidden > 0 else []
     return ["<h2>Runs</h2>", f'<div class="scroll" tabindex="0">{table}</div>', *more]
 
 
@@ -232,9 +231,12 @@ def _left_out(comparison: RunComparison) -> list[str]:
 
 def _notes(comparison: RunComparison) -> str:
     direction = "lower" if comparison.lower_is_better else "higher"
+    order = f"{escaped(comparison.sort)}; {direction}"
+    if comparison.by_time:
+        order = f"time, the newest first; a {direction} {escaped(comparison.sort)}"
     return (
         "<details><summary>How to read this</summary>"
-        f"<p>Runs are in the order of {escaped(comparison.sort)}; {direction} is better. <em>~</em> marks a run whose "
+        f"<p>Runs are in the order of {order} is better. <em>~</em> marks a run whose "
         "95 % interval includes the best value: the difference may be chance. The best of many runs looks better than "
         "it is, because it was chosen for its figure. Names such as <em>slice/young/rmse</em> are metrics of a part of "
         "the holdout; <em>difference</em> and <em>ratio</em> compare the groups of a protected attribute.</p>"

@@ -17,20 +17,13 @@ def leakage(facts: Facts) -> Verdict:
     if facts.evaluation is None:
         return inconclusive("leakage", threshold, facts.missing("evaluation"), "train again")
     holdout = facts.evaluation.holdout
-    found = counted(holdout.leaked_rows, "row")
-    if holdout.leaked_rows > bound.maximum_share * holdout.rows:
-        which = f"{holdout.leaked_rows} of {holdout.rows} holdout rows {_verb(holdout.leaked_rows)}"
+    leaked = holdout.leaked_rows
+    found = counted(leaked, "row")
+    which = f"{leaked or 'none'} of {holdout.rows} holdout rows {'are' if leaked > 1 else 'is'}"
+    if leaked > bound.maximum_share * holdout.rows:
         why = f"{which} also in the training set: features and target are equal"
-        return failed("leakage", found, threshold, why, _fix(bound, holdout.leaked_rows / holdout.rows))
-    which = f"{holdout.leaked_rows} of {holdout.rows} holdout rows {_verb(holdout.leaked_rows)}"
-    if not holdout.leaked_rows:
-        which = f"none of {holdout.rows} holdout rows is"
-    why = f"{which} among the {holdout.training_rows} training rows"
-    return passed("leakage", found, threshold, why)
-
-
-def _verb(rows: int) -> str:
-    return "is" if rows == 1 else "are"
+        return failed("leakage", found, threshold, why, _fix(bound, leaked / holdout.rows))
+    return passed("leakage", found, threshold, f"{which} among the {holdout.training_rows} training rows")
 
 
 def _fix(bound: Leakage, share: float) -> str:

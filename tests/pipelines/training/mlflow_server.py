@@ -20,20 +20,17 @@ class FakeMlflow:
     Attributes:
         experiments: name → id.
         runs: id → the run, with its parameters and metrics.
-        paths: paths of the requests.
         answers: path → what to answer instead.
     """
 
     experiments: dict[str, str] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    paths: list[str] = field(default_factory=list)
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
 
     def answer(self, _method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Answer a request."""
         parts = urlsplit(path)
         name = parts.path.removeprefix("/api/2.0/mlflow/")
-        self.paths.append(name)
         if name in self.answers:
             return self.answers[name]
         given = json.loads(body) if body else {key: values[0] for key, values in parse_qs(parts.query).items()}

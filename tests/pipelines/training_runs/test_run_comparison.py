@@ -89,6 +89,13 @@ def test_a_metric_that_no_run_has_is_an_error_that_lists_the_metrics(sort: str, 
 def test_the_order_of_time_can_be_kept() -> None:
     found = compare_runs(MODEL, THREE, "rmse", by_time=True)
     assert [each.run.id for each in found.runs] == ["newest", "middle", "oldest"]
+    ranked = compare_runs(MODEL, THREE, "rmse")
+    assert found.best == ranked.best
+    assert found.ranked[0].run.id == ranked.runs[0].run.id != "newest"
+    assert [found.may_be_chance(each) for each in found.ranked] == [ranked.may_be_chance(each) for each in ranked.runs]
+    page = render_comparison(found)
+    assert b"in the order of time, the newest first; a lower rmse is better" in page
+    assert f">{ranked.runs[0].run.id}<".encode() in page
 
 
 def test_runs_are_found_by_the_beginning_of_their_ids() -> None:
