@@ -146,7 +146,7 @@ def respond(event: Path, target: str) -> None:
 @ci.command()
 @event_option
 def refuse_alarm(event: Path) -> None:
-    """Say why the workflow respond does not answer an alarm."""
+    """Fail with the reason why the workflow respond refused an alarm."""
     from pipelines.github.alarm_workflow import RESPOND
     from pipelines.monitoring.alarm import read_declared_alarm
 

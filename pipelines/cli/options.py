@@ -53,7 +53,7 @@ def timed_log() -> Callable[[str], None]:
 
 
 def save(content: bytes, path: Path) -> None:
-    """Write what a command made to the file of its option `--output`, and say so.
+    """Write a command's output to a file, and print its path.
 
     Raises:
         MlopsError: it cannot be written.

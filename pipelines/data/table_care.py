@@ -1,7 +1,7 @@
 """Care of a dataset's table: remove unused files and old rows, expire versions, and join small files.
 
 The steps are independent, and each is safe to stop and to run again. Files come first, so that a version that expires
-today keeps its files until the next run. Joining files comes last: without it nothing stays that had to go.
+today keeps its files until the next run. Joining files comes last: if it fails, all that had to be removed is gone.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _rows(entry: DatasetEntry) -> str:
 
 
 def _role(model: Model, column: str) -> str:
-    """Return what a model reads a column for."""
+    """Return the role of a column in a model."""
     if column == model.target:
         return "target"
     if column in model.features:

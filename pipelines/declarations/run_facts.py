@@ -1,4 +1,4 @@
-"""What a training run was made from, and how its model did on the holdout."""
+"""Facts of a training run: data, code, parameters, and the metrics of its model on the holdout."""
 
 from __future__ import annotations
 

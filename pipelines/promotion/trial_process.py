@@ -38,7 +38,7 @@ LONGEST_PROBLEM = 2000
 
 
 class TrialAnswer(BaseModel):
-    """What a trial found.
+    """Result of a trial.
 
     Attributes:
         problem: why the bundle does not work; "" if it does.

@@ -38,7 +38,7 @@ class OriginalCounters:
 
     @property
     def totals(self) -> RequestTotals:
-        """What the live pods answered to the copied requests since the first look at each pod of the canary."""
+        """Answers of the live pods to the copied requests, since the first look at each pod of the canary."""
         return self._counted.totals
 
 

@@ -1,4 +1,4 @@
-"""What live pods, canaries and canary checks agree on about copies of requests.
+"""Protocol of copied requests between live pods, canaries and canary checks.
 
 A live pod sends a copy as `POST /shadow/infer`, with the body of the request and what the live pod made of it:
 
@@ -34,7 +34,7 @@ _FIGURES = re.compile(rb"([1-5][0-9]{2}) (%b) (-|-?%b)" % (_NUMBER, _NUMBER))
 
 
 class AnswerFigures(NamedTuple):
-    """What a pod made of a request.
+    """A pod's answer to a request, as numbers.
 
     Attributes:
         status: HTTP status.

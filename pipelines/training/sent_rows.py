@@ -17,7 +17,7 @@ SentBlock = tuple[list["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 
 @dataclass(frozen=True)
 class SentShape:
-    """What all blocks together are.
+    """Shape of the training rows: their number, names, parameters and seed.
 
     Attributes:
         rows: number of rows.

@@ -21,7 +21,7 @@ DATA, HOLDOUT = "data", "holdout"
 """Facts that say on which dataset version a run was trained, and on which rows it was evaluated."""
 
 DIGESTS = ("rows", HOLDOUT, "commit", "model code", "pipelines code", "requirements", "contract", "image")
-"""Facts whose texts are digests: they say if two runs differ, and nothing more."""
+"""Facts whose texts are digests. They show only whether runs differ."""
 
 LONGEST_TEXT = 200
 """Characters of a parameter's text."""

@@ -1,4 +1,4 @@
-"""What a deployment says of a load balancer that never becomes active, and of pods that it never finds healthy."""
+"""Errors of a deployment whose load balancer never becomes active, or whose pods never become healthy targets."""
 
 from __future__ import annotations
 

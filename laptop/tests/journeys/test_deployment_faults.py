@@ -101,7 +101,7 @@ class Callers:
 
 @dataclass
 class Story:
-    """What happened.
+    """State of the journey.
 
     Attributes:
         hub: the laptop's GitHub.

@@ -84,6 +84,10 @@ def test_records_are_read_once_and_the_newest_are_first(
     assert sorted(read) == ["1", "2", "3"]
     found, older = read_runs(dev, MODEL, tmp_path, most=2)
     assert ([run.id for run in found], older) == (["3", "2"], 1)
+    runs.record_run(dev, MODEL, "4", digest("4"), "79", make_facts())
+    assert [run.id for run in read_runs(dev, MODEL, tmp_path, most=1)[0]] == ["4"]
+    assert len(read_runs(dev, MODEL, tmp_path, most=10)[0]) == 4
+    assert sorted(read) == ["1", "2", "3", "4"], "a short list drops no copies"
 
 
 def test_a_copy_of_another_registry_or_another_record_is_not_used(
