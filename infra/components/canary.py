@@ -9,7 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.components.labels import metadata, selector
-from infra.components.pod import PodArgs, pod_spec
+from infra.components.pod import PodArgs, pod_spec, secret_variable
 from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.canary_settings import (
     AUTHORIZATION_VARIABLE,
@@ -19,7 +19,6 @@ from pipelines.declarations.canary_settings import (
     CanarySettings,
 )
 from pipelines.declarations.digests import Digest
-from pipelines.declarations.environment import SecretKey
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import check_name, service_name
 from pipelines.declarations.shadow_traffic import SHADOW_PERCENT
@@ -176,7 +175,8 @@ class CanaryCheck(pulumi.ComponentResource):
                 {"name": SECONDS_VARIABLE, "value": "{{args.seconds}}"},
                 {"name": "CHECK_PING_URL", "value": context.service_url(service_name(model, "ping"))},
                 {"name": "CHECK_PONG_URL", "value": context.service_url(service_name(model, "pong"))},
-                *([_secret_variable(secret)] if secret is not None else ()),
+                # Without the Secret, the check says so and has no verdict.
+                *([secret_variable(AUTHORIZATION_VARIABLE, secret)] if secret is not None else ()),
                 *(_BEACON_VARIABLES if has_beacon else ()),
             ],
             container={"ports": [_BEACON_PORT]} if has_beacon else {},
@@ -213,9 +213,3 @@ def canary_settings(context: ServingContext, fail_if: Literal["failed", "inconcl
         ),
         prometheus=context.environment.config.monitoring.prometheus,
     )
-
-
-def _secret_variable(secret: SecretKey) -> dict[str, Any]:
-    """Return the variable with the header for Prometheus. Without the Secret, the check says so and has no verdict."""
-    reference = {"name": secret.secret, "key": secret.key, "optional": True}
-    return {"name": AUTHORIZATION_VARIABLE, "valueFrom": {"secretKeyRef": reference}}

@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 
 from infra.scopes import Environment
-from pipelines.declarations.environment import VARIABLE
+from pipelines.declarations.environment import VARIABLE, SecretKey
 from pipelines.declarations.model import Resources
 
 _USER = 10001
@@ -102,3 +102,9 @@ def _built_for(architectures: Sequence[str]) -> dict[str, Any]:
     expression = {"key": "kubernetes.io/arch", "operator": "In", "values": list(architectures)}
     term = {"matchExpressions": [expression]}
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+
+
+def secret_variable(name: str, secret: SecretKey) -> dict[str, Any]:
+    """Return a variable (`EnvVar`) with the value of a Secret. It is not set as long as there is no such Secret."""
+    reference = {"name": secret.secret, "key": secret.key, "optional": True}
+    return {"name": name, "valueFrom": {"secretKeyRef": reference}}

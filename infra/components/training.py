@@ -9,6 +9,7 @@ import pulumi
 
 from infra.components.grants import Statements, add_to_prefix, read_prefix, read_table, sign, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
+from infra.components.pod import secret_variable
 from infra.components.registry import Registry
 from infra.components.spark_server import SparkAccess
 from infra.components.storage import Storage
@@ -68,8 +69,7 @@ def _mlflow_variables(mlflow: MlflowTracking) -> list[dict[str, Any]]:
     """Return MLflow's standard variables. Without the Secret, the server refuses the copy, and the training goes on."""
     variables: list[dict[str, Any]] = [{"name": "MLFLOW_TRACKING_URI", "value": mlflow.url}]
     if mlflow.token is not None:
-        reference = {"name": mlflow.token.secret, "key": mlflow.token.key, "optional": True}
-        variables.append({"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+        variables.append(secret_variable("MLFLOW_TRACKING_TOKEN", mlflow.token))
     return variables
 
 

@@ -7,11 +7,9 @@ from typing import Literal
 
 import httpx2
 from lightkube.core.exceptions import ApiError
-from lightkube.resources.core_v1 import Pod
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.jobs import created_at
-from pipelines.cluster.pod_logs import WORKLOAD
+from pipelines.cluster.rollout_pods import pods_with_bundle
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import check_name
 
@@ -27,12 +25,8 @@ def reason_of_check(namespace: str, model: str, bundle: str, outcome: Literal["f
     """
     start = f"{outcome}: "
     with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
-        pods = client.list(Pod, labels={WORKLOAD: check_name(model)})
-        for pod in sorted(pods, key=created_at, reverse=True):
+        for pod in pods_with_bundle(client, check_name(model), bundle):
             assert pod.metadata is not None
-            containers = pod.spec.containers if pod.spec is not None else []
-            if not any(bundle in (container.command or ()) for container in containers):
-                continue
             for line in reversed([*client.log(str(pod.metadata.name), tail_lines=5)]):
                 if line.startswith(start):
                     return line.removeprefix(start).strip()

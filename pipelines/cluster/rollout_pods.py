@@ -84,6 +84,14 @@ def is_ready(pod: Pod) -> bool:
     return any(one.type == "Ready" and one.status == "True" for one in conditions)
 
 
+def pods_with_bundle(client: Client, workload: str, bundle: str) -> list[Pod]:
+    """Return the pods of a workload whose command names a bundle, the newest first."""
+    pods = sorted(client.list(Pod, labels={WORKLOAD: workload}), key=created_at, reverse=True)
+    return [
+        pod for pod in pods if any(bundle in (one.command or ()) for one in (pod.spec.containers if pod.spec else ()))
+    ]
+
+
 def why_not_ready(namespace: str, model: str, bundle: str) -> str:
     """Return why the newest pod of a release is not ready; "" if there is none, or it cannot be read.
 
@@ -93,10 +101,8 @@ def why_not_ready(namespace: str, model: str, bundle: str) -> str:
         bundle: digest of the bundle that the pod serves.
     """
     with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
-        pods = sorted(client.list(Pod, labels={WORKLOAD: serving_name(model)}), key=created_at, reverse=True)
-        for pod in pods:
-            commands = [container.command or [] for container in (pod.spec.containers if pod.spec else [])]
-            problem = problem_of(pod) if any(bundle in command for command in commands) else ""
+        for pod in pods_with_bundle(client, serving_name(model), bundle):
+            problem = problem_of(pod)
             if problem and pod.metadata is not None:
                 return f"the pod {pod.metadata.name} is not ready: {problem}"
     return ""

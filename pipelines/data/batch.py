@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.printable import printable
+from pipelines.declarations.printable import shorten
 
 ROW = "_row"
 """Column with the number of the row in the landing file, from 1; the header of a CSV file does not count.
@@ -135,8 +135,3 @@ def reason(column: str, rule: str, expected: str, found: str) -> dict[str, str]:
         found: the value; shortened to 120 characters.
     """
     return {"column": column, "rule": rule, "expected": expected, "found": shorten(found)}
-
-
-def shorten(text: str, limit: int = 120) -> str:
-    """Cut a text to `limit` printable characters, for messages that quote untrusted values."""
-    return printable(text if len(text) <= limit else text[: limit - 1] + "…")

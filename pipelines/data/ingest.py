@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.batch import Batch, LandingFileError, ReasonCount, TooManyBadRowsError, shorten
+from pipelines.data.batch import Batch, LandingFileError, ReasonCount, TooManyBadRowsError
 from pipelines.data.catalog import (
     BATCH,
     CONTRACT,
@@ -59,6 +59,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file, digest_of_value
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import shorten
 from pipelines.registry.store import split_url
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, reason, shorten
+from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, reason
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.declarations.contract import Contract
+from pipelines.declarations.printable import shorten
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from pipelines.data.batch import Batch, LandingFileError, shorten
+from pipelines.data.batch import Batch, LandingFileError
 from pipelines.data.checks import (
     BatchRule,
     UniqueGroup,
@@ -34,6 +34,7 @@ from pipelines.data.spark_session import send_by_value
 from pipelines.data.sql_quoting import quote
 from pipelines.data.validate import EXAMPLES, RuleResult, check_patterns
 from pipelines.declarations.classification import is_personal
+from pipelines.declarations.printable import shorten
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.dataframe import DataFrame

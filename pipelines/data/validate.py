@@ -21,7 +21,6 @@ from pipelines.data.batch import (
     QualityWarning,
     ReasonCount,
     TooManyBadRowsError,
-    shorten,
 )
 from pipelines.data.checks import (
     BatchRule,
@@ -40,6 +39,7 @@ from pipelines.data.sql_rules import ReadTable, SqlResults, SqlRule, run_sql_rul
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import shorten
 from pipelines.declarations.relationships import ForeignKey
 
 if TYPE_CHECKING:

@@ -23,3 +23,8 @@ def log_line(line: str) -> str:
     """Return a line that a job printed, so that neither a terminal nor a GitHub runner acts on it."""
     shown = printable(line, keep="\t").replace(COMMAND_MARK, "##\u200b[")
     return shown.replace("::", ":\u200b:", 1) if shown.lstrip().startswith("::") else shown
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """Cut a text to `limit` printable characters, for messages that quote untrusted values."""
+    return printable(text if len(text) <= limit else text[: limit - 1] + "…")

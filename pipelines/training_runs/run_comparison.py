@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Estimate
-from pipelines.declarations.printable import printable
+from pipelines.declarations.printable import printable, shorten
 from pipelines.declarations.run_facts import RunFacts, flatten, is_lower_better
 from pipelines.training_runs.recorded_runs import RecordedRun
 
@@ -174,7 +174,7 @@ def describe_facts(facts: RunFacts) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return shorten(text, LONGEST_TEXT)
 
 
 def _short(digest: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pipelines.declarations.evaluation import Estimate
 from pipelines.declarations.plurals import counted
-from pipelines.declarations.printable import log_line, printable
+from pipelines.declarations.printable import log_line, printable, shorten
 from pipelines.training_runs.recorded_runs import RecordedRun
 from pipelines.training_runs.run_comparison import HOLDOUT, NO_VALUE, RunComparison, describe_facts
 
@@ -115,10 +115,6 @@ def _left_out(comparison: RunComparison) -> list[str]:
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Align cells in columns. Cells are made safe to print; all but the first are cut to `WIDEST` characters."""
-    shown = [[printable(row[0]), *(_cut(printable(cell)) for cell in row[1:])] for row in rows]
+    shown = [[printable(row[0]), *(shorten(cell, WIDEST) for cell in row[1:])] for row in rows]
     widths = [max(len(row[at]) for row in shown if at < len(row)) for at in range(max(map(len, shown)))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in shown]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
