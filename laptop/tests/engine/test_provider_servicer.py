@@ -6,7 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
-from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
+from google.rpc import status_pb2
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.provider_servicer import ProviderServicer, serving
