@@ -132,19 +132,20 @@ simulate: setup ## Measure the error rates of the monitors; writes build/simulat
 	@$(BIN)/python -m tools.simulate
 
 # What training runs is served: its image holds the serving group as well.
-# The groups are resolved together, so that one version of a package serves them all.
+# These groups are resolved together, so that one version of a package serves them all.
+LOCKED := requirements/uv requirements/serving requirements/spark $(REQUIREMENTS:.txt=)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
 lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes the newest versions
-	@sed -nE 's/^([A-Za-z0-9_.-]+(\[[^]]*\])?==[^ ;]+( ; .*[^\\ ])?).*/\1/p' requirements/*.txt $(if $(LAPTOP),laptop/requirements/laptop.txt) | sort -u > $(VENV)/all.txt
+	@sed -nE 's/^([A-Za-z0-9_.-]+(\[[^]]*\])?==[^ ;]+( ; .*[^\\ ])?).*/\1/p' $(LOCKED:%=%.txt) | sort -u > $(VENV)/all.txt
 	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in requirements/spark.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
 	@$(COMPILE) $(UPGRADE) $(VENV)/all.in -o $(VENV)/all.txt
-	@for group in requirements/uv requirements/serving requirements/spark $(REQUIREMENTS:.txt=); do \
+	@for group in $(LOCKED); do \
 	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in $$(test $$group = requirements/pipelines && echo requirements/serving.in) -o $$group.txt; \
 	done
 	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
-	@for peers in bench-contracts bench-drift spark-server; do \
-	  $(COMPILE) $(UPGRADE) --generate-hashes --no-annotate requirements/$$peers.in -o requirements/$$peers.txt; \
+	@for group in bench-contracts bench-drift spark-server; do \
+	  $(COMPILE) $(UPGRADE) --generate-hashes --no-annotate requirements/$$group.in -o requirements/$$group.txt; \
 	done
 
 .PHONY: clean
