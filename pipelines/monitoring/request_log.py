@@ -202,9 +202,7 @@ class RequestLog:
                 left = [key for key in others if key.rpartition("/")[2] not in covered]
                 yield from _ahead(pool, self._lines, left, _AHEAD)
 
-    def _hours(
-        self, pool: ThreadPoolExecutor, start: datetime, end: datetime
-    ) -> Iterator[tuple[list[str], list[str]]]:
+    def _hours(self, pool: ThreadPoolExecutor, start: datetime, end: datetime) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the keys of Parquet files and of objects with lines. Hours without Parquet files come together."""
         first, waiting = start.replace(minute=0, second=0, microsecond=0), []
         hours = [first + timedelta(hours=number) for number in range(math.ceil((end - first) / timedelta(hours=1)))]
