@@ -38,9 +38,8 @@ LARGEST_COUNT = 64 << 10
 ROWS_AT_ONCE = 32_768
 """Rows that are counted together, if the log's objects have fewer."""
 
-_THREADS = 2
-_AHEAD = 4
-"""Objects that are read before they are needed."""
+_AHEAD = _THREADS = 4
+"""Objects that are read before they are needed: while one is parsed, S3 sends others."""
 
 _PARTS_AHEAD = 2
 """The same of Parquet files, which are larger."""
