@@ -29,7 +29,7 @@ MOST_COUNTED_LEVELS = 1_000
 
 OTHER_LEVELS = "(others)"
 
-_SUMMED_AT_ONCE = 32_768
+_SUMMED_AT_ONCE = 8_192
 """Values whose sums are computed at once: the intermediate results stay in the processor's cache."""
 
 _SUMMED_ONE_BY_ONE = 64
