@@ -91,7 +91,9 @@ def copied_looks(
     sides = []
     for failed in fails:
         values, logs = value + rng.normal(0, 1, most), math.log(0.001) + rng.normal(0, 0.5, most)
-        sides.append(_totals_at_looks(every, np.cumsum(~failed, dtype=np.int64)[every - 1], values[~failed], logs[~failed]))
+        sides.append(
+            _totals_at_looks(every, np.cumsum(~failed, dtype=np.int64)[every - 1], values[~failed], logs[~failed])
+        )
     canary, live = sides
     return zip(live, canary, strict=True)
 
