@@ -7,10 +7,10 @@ AWS Load Balancer Controller ("Pod readiness gate").
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from laptop.cluster.objects import Object, name_of, namespace_of, uid_of
+from laptop.cluster.objects import Object, annotations_of, name_of, namespace_of, uid_of
 from laptop.cluster.routes import ACTIONS, PodAddress
 from laptop.delays import Delays
 
@@ -141,11 +141,7 @@ class LoadBalancers:
         due = self._clock() - self._delays["weights"]
         while len(known.actions) > 1 and known.actions[1][0] <= due:
             del known.actions[0]
-        others = {
-            key: value
-            for key, value in (ingress["metadata"].get("annotations") or {}).items()
-            if not key.startswith(ACTIONS)
-        }
+        others = {key: value for key, value in annotations_of(ingress).items() if not key.startswith(ACTIONS)}
         metadata = {**ingress["metadata"], "annotations": {**others, **known.actions[0][1]}}
         return {**ingress, "metadata": metadata}
 
@@ -256,5 +252,5 @@ def _short(name: str) -> str:
 
 
 def _actions_of(ingress: Object) -> dict[str, str]:
-    annotations: Mapping[str, str] = ingress["metadata"].get("annotations") or {}
+    annotations = annotations_of(ingress)
     return {key: value for key, value in annotations.items() if key.startswith(ACTIONS)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from laptop.cluster.alb import HEALTHY, INITIAL, LoadBalancers
 from laptop.cluster.kinds import INGRESS, POD
-from laptop.cluster.objects import Object, ObjectStore, name_of, namespace_of, uid_of
+from laptop.cluster.objects import Object, ObjectStore, annotations_of, name_of, namespace_of, uid_of
 from laptop.cluster.routes import ACTIONS, listeners_of
 
 _REASONS = {INITIAL: "Elb.InitialHealthChecking", "draining": "Target.DeregistrationInProgress"}
@@ -40,7 +40,7 @@ def _describe(store: ObjectStore, balancers: LoadBalancers, ingress: Object) -> 
 def _groups(ingress: Object) -> list[dict[str, Any]]:
     """Return the target groups of the annotations of actions."""
     found: list[dict[str, Any]] = []
-    for key, text in (ingress["metadata"].get("annotations") or {}).items():
+    for key, text in annotations_of(ingress).items():
         if key.startswith(ACTIONS):
             found += json.loads(text)["ForwardConfig"]["TargetGroups"]
     return found

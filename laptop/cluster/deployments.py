@@ -10,7 +10,16 @@ from laptop.cluster.conditions import condition_of, is_true, remove_condition, s
 from laptop.cluster.controller import Controller
 from laptop.cluster.event_log import record
 from laptop.cluster.kinds import DEPLOYMENT, POD, REPLICA_SET
-from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, uid_of
+from laptop.cluster.objects import (
+    Object,
+    ObjectEvent,
+    ObjectStore,
+    annotations_of,
+    is_deleting,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 from laptop.cluster.replica_sets import DEPLOYMENT_HASH, count, create_replica_set, find_replica_set
 from laptop.cluster.surge import proportional_sizes, surge_and_unavailable
 from laptop.cluster.templates import template_hash
@@ -95,15 +104,15 @@ class _Update:
         if _revision_of(self._obj) != revision:
 
             def change(target: Object) -> None:
-                annotations = target["metadata"].get("annotations") or {}
+                annotations = annotations_of(target)
                 target["metadata"]["annotations"] = {**annotations, REVISION: str(revision)}
 
             self._change(change)
 
     def _annotate(self, target: Object, revision: int) -> None:
-        own = self._obj["metadata"].get("annotations") or {}
+        own = annotations_of(self._obj)
         copied = {key: value for key, value in own.items() if key not in _NOT_COPIED}
-        annotations = target["metadata"].get("annotations") or {}
+        annotations = annotations_of(target)
         target["metadata"]["annotations"] = {**annotations, **copied, REVISION: str(revision)}
 
     def _create_new(self) -> Object:
@@ -180,7 +189,7 @@ class _Update:
     def _is_scaling(self) -> bool:
         """Return whether `spec.replicas` changed."""
         active = [found for found in self._all if found["spec"]["replicas"]]
-        desired = [(found["metadata"].get("annotations") or {}).get(_DESIRED) for found in active]
+        desired = [annotations_of(found).get(_DESIRED) for found in active]
         return any(text not in (None, str(self._replicas)) for text in desired)
 
     def _scale_all(self) -> None:
@@ -202,7 +211,7 @@ class _Update:
         newest_first = sorted(active, key=self._all.index, reverse=change > 0)
         ordered = sorted(newest_first, key=lambda found: -int(found["spec"]["replicas"]))
         before = [int(found["spec"]["replicas"]) for found in ordered]
-        bases = [int((found["metadata"].get("annotations") or {}).get(_MOST, 0)) or sum(before) for found in ordered]
+        bases = [int(annotations_of(found).get(_MOST, 0)) or sum(before) for found in ordered]
         for found, size in zip(ordered, proportional_sizes(before, bases, most), strict=True):
             self._scale(found, size)
 
@@ -211,7 +220,7 @@ class _Update:
 
         def change(target: Object) -> None:
             target["spec"]["replicas"] = replicas
-            target["metadata"]["annotations"] = {**(target["metadata"].get("annotations") or {}), **self._sizes()}
+            target["metadata"]["annotations"] = {**annotations_of(target), **self._sizes()}
 
         scaled = self._change_set(replica_set, change)
         if before != replicas:
@@ -336,4 +345,4 @@ def _has_progressed(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def _revision_of(obj: Object) -> int:
-    return int((obj["metadata"].get("annotations") or {}).get(REVISION, 0))
+    return int(annotations_of(obj).get(REVISION, 0))

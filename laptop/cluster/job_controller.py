@@ -18,6 +18,7 @@ from laptop.cluster.objects import (
     Object,
     ObjectEvent,
     ObjectStore,
+    annotations_of,
     is_deleting,
     name_of,
     namespace_of,
@@ -358,7 +359,7 @@ def _pod_of(obj: Object, index: int | None) -> Object:
 
 
 def _index_of(pod: Object) -> int:
-    return int((pod["metadata"].get("annotations") or {}).get(INDEX, -1))
+    return int(annotations_of(pod).get(INDEX, -1))
 
 
 def _phase(pod: Object) -> str:

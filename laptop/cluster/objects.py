@@ -12,7 +12,7 @@ import copy
 import secrets
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -89,6 +89,12 @@ def namespace_of(obj: Object) -> str:
 def uid_of(obj: Object) -> str:
     """Return `metadata.uid`."""
     return str(obj["metadata"]["uid"])
+
+
+def annotations_of(obj: Object) -> Mapping[str, str]:
+    """Return the annotations of an object."""
+    found: Mapping[str, str] = obj["metadata"].get("annotations") or {}
+    return found
 
 
 def is_deleting(obj: Object) -> bool:
@@ -187,6 +193,10 @@ class ObjectStore:
         """Return the objects of a kind in a namespace, or in all if it is "", oldest first."""
         objects = self._objects.get(kind, {})
         return [obj for (space, _), obj in objects.items() if not namespace or space == namespace]
+
+    def find_uid(self, kind: Kind, uid: str | None) -> Object | None:
+        """Return the object of a kind with this uid, or None."""
+        return next((obj for obj in self._objects.get(kind, {}).values() if uid_of(obj) == uid), None)
 
     def everything(self) -> Iterable[tuple[Kind, Object]]:
         """Return every object with its kind."""

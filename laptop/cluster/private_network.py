@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laptop.cluster.objects import Object, name_of, namespace_of
+from laptop.cluster.objects import Object, annotations_of, name_of, namespace_of
 from laptop.cluster.ports import container_port
 from laptop.cluster.selectors import matches
 
@@ -190,5 +190,5 @@ def _is_in(address: str, ranges: Iterable[str]) -> bool:
 
 
 def _listed(ingress: Object, annotation: str) -> list[str]:
-    text = (ingress["metadata"].get("annotations") or {}).get(f"{_PREFIX}{annotation}", "")
+    text = annotations_of(ingress).get(f"{_PREFIX}{annotation}", "")
     return [item.strip() for item in text.split(",") if item.strip()]

@@ -34,7 +34,17 @@ from laptop.cluster.controller import Controller
 from laptop.cluster.durations import pause_seconds
 from laptop.cluster.event_log import record
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, INGRESS, POD, REPLICA_SET, ROLLOUT, SERVICE
-from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now, uid_of
+from laptop.cluster.objects import (
+    Object,
+    ObjectEvent,
+    ObjectStore,
+    annotations_of,
+    is_deleting,
+    name_of,
+    namespace_of,
+    now,
+    uid_of,
+)
 from laptop.cluster.replica_sets import ROLLOUT_HASH, count, create_replica_set, find_replica_set
 from laptop.cluster.rollout_status import (
     ABORTED,
@@ -99,7 +109,7 @@ class Rollouts(Controller):
         """Drop the state of a deleted Rollout. Its Services select pods of every version again, and get all traffic."""
         self._ends.pop(uid_of(obj), None)
         for service in self._store.find_all(SERVICE, namespace_of(obj)):
-            if (service["metadata"].get("annotations") or {}).get(MANAGED_BY) == name_of(obj):
+            if annotations_of(service).get(MANAGED_BY) == name_of(obj):
                 self._store.modify(SERVICE, service, _release)
         for ingress in self._store.find_all(INGRESS, namespace_of(obj)):
             if name_of(obj) in _managed(ingress):
@@ -242,7 +252,7 @@ class _Reconciliation:
         return new
 
     def _copied_annotations(self) -> dict[str, str]:
-        annotations = self._obj["metadata"].get("annotations") or {}
+        annotations = annotations_of(self._obj)
         return {key: value for key, value in annotations.items() if key not in _NOT_COPIED}
 
     def _sync_revision(self) -> None:
@@ -296,7 +306,7 @@ class _Reconciliation:
     def _is_scaling(self) -> bool:
         """Return whether `spec.replicas` changed."""
         for found in (self._new, self._stable):
-            desired = (found["metadata"].get("annotations") or {}).get(DESIRED) if found is not None else None
+            desired = annotations_of(found).get(DESIRED) if found is not None else None
             if found is not None and found["spec"]["replicas"] and desired not in (None, str(self._replicas)):
                 return True
         return False
@@ -409,7 +419,7 @@ class _Reconciliation:
         key = f"scale down {uid_of(replica_set)}"
         if seconds is None:
             self._timers.ends.pop(key, None)
-            if SCALE_DOWN_DEADLINE not in (replica_set["metadata"].get("annotations") or {}):
+            if SCALE_DOWN_DEADLINE not in annotations_of(replica_set):
                 return
         else:
             self._timers.ends[key] = asyncio.get_running_loop().time() + seconds
@@ -425,7 +435,7 @@ class _Reconciliation:
         self._replace_set(replica_set, self._change_set(replica_set, change))
 
     def _seconds_to_scale_down(self, replica_set: Object) -> float | None:
-        text = (replica_set["metadata"].get("annotations") or {}).get(SCALE_DOWN_DEADLINE)
+        text = annotations_of(replica_set).get(SCALE_DOWN_DEADLINE)
         if not text:
             return None
         clock = asyncio.get_running_loop().time()
@@ -651,7 +661,7 @@ class _Reconciliation:
         before = (service["spec"].get("selector") or {}).get(ROLLOUT_HASH, "")
         if before == hash_:
             return
-        adopted = MANAGED_BY in (service["metadata"].get("annotations") or {})
+        adopted = MANAGED_BY in annotations_of(service)
         available = count(replica_set, "availableReplicas")
         if check and (not available or (not adopted and available < max(1, replica_set["spec"]["replicas"]))):
             return
@@ -905,9 +915,7 @@ class _Reconciliation:
 
 def _managed(ingress: Object) -> dict[str, list[str]]:
     """Return rollout → annotations of an Ingress that the rollout manages."""
-    found: dict[str, list[str]] = json.loads(
-        (ingress["metadata"].get("annotations") or {}).get(_MANAGED_ANNOTATIONS) or "{}"
-    )
+    found: dict[str, list[str]] = json.loads(annotations_of(ingress).get(_MANAGED_ANNOTATIONS) or "{}")
     return found
 
 
@@ -938,8 +946,8 @@ def _pods(replica_set: Object) -> PodCounts:
 
 
 def _annotate(target: Object, annotations: dict[str, str]) -> None:
-    target["metadata"]["annotations"] = {**(target["metadata"].get("annotations") or {}), **annotations}
+    target["metadata"]["annotations"] = {**annotations_of(target), **annotations}
 
 
 def _revision_of(obj: Object) -> int:
-    return int((obj["metadata"].get("annotations") or {}).get(REVISION, 0))
+    return int(annotations_of(obj).get(REVISION, 0))

@@ -19,7 +19,7 @@ from laptop.cluster.defaults import with_defaults
 from laptop.cluster.durations import pause_seconds
 from laptop.cluster.kinds import ANALYSIS_TEMPLATE, INGRESS, REPLICA_SET, SERVICE, Kind
 from laptop.cluster.object_validation import NOT_NEGATIVE, selected_template_problems
-from laptop.cluster.objects import Object, name_of
+from laptop.cluster.objects import Object, annotations_of, name_of
 from laptop.cluster.refusals import INVALID, FieldProblem
 from laptop.cluster.replica_sets import ROLLOUT_HASH
 
@@ -193,7 +193,7 @@ def _services(rollout: Object, find: Find) -> Iterator[str]:
         for key, value in sorted((service["spec"].get("selector") or {}).items()):
             if key != ROLLOUT_HASH and labels.get(key) != value:
                 yield f'{path}: Invalid value: "{name}": Service "{name}" has unmatch label "{key}" in rollout'
-        manager = (service["metadata"].get("annotations") or {}).get(MANAGED_BY)
+        manager = annotations_of(service).get(MANAGED_BY)
         if manager not in (None, name_of(rollout)):
             yield f'{path}: Invalid value: "{name}": Service "{name}" is managed by another Rollout'
 

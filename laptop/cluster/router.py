@@ -269,7 +269,7 @@ class Router:
         if not balancers.resolve(host, "private network"):
             return _problem(502, f"{host}: no such name")
         uid = balancers.find(host)
-        ingress = next((one for one in self._store.find_all(INGRESS) if uid_of(one) == uid), None)
+        ingress = self._store.find_uid(INGRESS, uid)
         timed_out = f"{host}: the connection timed out"
         if uid is None or ingress is None or not balancers.is_active(uid):
             return _problem(504, f"{timed_out}: the load balancer is not active")
@@ -290,7 +290,7 @@ class Router:
         self, balancers: LoadBalancers, uid: str, host: str, request: web.BaseRequest
     ) -> web.StreamResponse:
         """Forward a request that the load balancer of an Ingress has received."""
-        ingress = next((one for one in self._store.find_all(INGRESS) if uid_of(one) == uid), None)
+        ingress = self._store.find_uid(INGRESS, uid)
         if ingress is None:
             return _problem(504, f"{host}: the load balancer was deleted")
         hosts = hosts_of(ingress)
@@ -373,11 +373,7 @@ class Router:
 
     def _caller(self, request: web.BaseRequest) -> NetworkCaller:
         """Return who sent a request to the proxy."""
-
-        def find(uid: str) -> Object | None:
-            return next((pod for pod in self._store.find_all(POD) if uid_of(pod) == uid), None)
-
-        return caller_of(request.headers.get("Proxy-Authorization", ""), find)
+        return caller_of(request.headers.get("Proxy-Authorization", ""), lambda uid: self._store.find_uid(POD, uid))
 
     async def _tunnel(
         self, request: web.BaseRequest, namespace: str, service: str, port: int, caller: NetworkCaller | None

@@ -12,7 +12,7 @@ from typing import Any
 
 from laptop.cluster.conditions import is_true
 from laptop.cluster.kinds import POD, SERVICE
-from laptop.cluster.objects import Object, ObjectStore, is_deleting, uid_of
+from laptop.cluster.objects import Object, ObjectStore, annotations_of, is_deleting, uid_of
 from laptop.cluster.ports import annotated_ports, container_port
 
 ACTIONS = "alb.ingress.kubernetes.io/actions."
@@ -52,7 +52,7 @@ def tls_hosts(ingress: Object) -> list[str] | None:
     annotation `listen-ports` names HTTPS. The certificate is always one of the laptop's authority.
     """
     spec = ingress["spec"]
-    listen = (ingress["metadata"].get("annotations") or {}).get(_LISTEN_PORTS, "")
+    listen = annotations_of(ingress).get(_LISTEN_PORTS, "")
     if not spec.get("tls") and "HTTPS" not in listen:
         return None
     hosts = [host for entry in spec.get("tls") or () for host in entry.get("hosts") or ()]
@@ -62,14 +62,14 @@ def tls_hosts(ingress: Object) -> list[str] | None:
 
 def listeners_of(ingress: Object) -> list[tuple[str, int]]:
     """Return protocol and port of each listener that an Ingress asks its load balancer for."""
-    text = (ingress["metadata"].get("annotations") or {}).get(_LISTEN_PORTS)
+    text = annotations_of(ingress).get(_LISTEN_PORTS)
     found = json.loads(text or '[{"HTTP": 80}]')
     return [(str(protocol), int(port)) for one in found for protocol, port in one.items()]
 
 
 def certificate_of(ingress: Object) -> str:
     """Return the ARN of the certificate that an Ingress names; "" if it names none."""
-    return str((ingress["metadata"].get("annotations") or {}).get(_CERTIFICATE, ""))
+    return str(annotations_of(ingress).get(_CERTIFICATE, ""))
 
 
 def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:
@@ -109,7 +109,7 @@ def _backends(ingress: Object, backend: dict[str, Any]) -> list[WeightedService]
     port = service.get("port") or {}
     if port.get("name") != "use-annotation":
         return [WeightedService(service["name"], port.get("number") or port.get("name") or 0, 100)]
-    text = (ingress["metadata"].get("annotations") or {}).get(f"{ACTIONS}{service['name']}")
+    text = annotations_of(ingress).get(f"{ACTIONS}{service['name']}")
     if not text:
         return []
     try:

@@ -8,7 +8,16 @@ from laptop.cluster.alb import GATE, HEALTHY, LoadBalancers, gate_of
 from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.kinds import INGRESS, NAMESPACE, POD, SERVICE
-from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, uid_of
+from laptop.cluster.objects import (
+    Object,
+    ObjectEvent,
+    ObjectStore,
+    annotations_of,
+    is_deleting,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 from laptop.cluster.pod_status import report_readiness
 from laptop.cluster.ports import annotated_ports, container_port
 from laptop.cluster.routes import ACTIONS, PodAddress
@@ -101,7 +110,7 @@ def forwarding_to(store: ObjectStore, namespace: str, service: str) -> list[str]
 
 
 def _services_of(ingress: Object) -> set[str]:
-    annotations = ingress["metadata"].get("annotations") or {}
+    annotations = annotations_of(ingress)
     backends = [ingress["spec"].get("defaultBackend") or {}]
     for rule in ingress["spec"].get("rules") or ():
         backends += [path["backend"] for path in (rule.get("http") or {}).get("paths") or ()]

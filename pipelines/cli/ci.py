@@ -56,7 +56,7 @@ def changes(base: str) -> None:
 
     root = Project.find().root
     changed = select_changes(Git(root), base)
-    tests = select_tests(changed.other, lambda path: (root / path).exists())
+    tests = select_tests(changed.other, lambda path: (root / path).exists(), added_environments=changed.lists)
     write_output("releases", json.dumps(changed.releases))
     write_output("pins", json.dumps(changed.pins))
     write_output("judged", json.dumps(bool(changed.releases or changed.pins)))
@@ -138,9 +138,8 @@ def respond(event: Path, target: str) -> None:
     from pipelines.monitoring.alarm import read_declared_alarm
     from pipelines.promotion import respond as module
 
-    content = event.read_bytes()
-    environment = read_declared_alarm(Project.find(), content).environment
-    module.respond(_use_cluster(environment, target), content, timed_log())
+    alarm = read_declared_alarm(Project.find(), event.read_bytes())
+    module.respond(_use_cluster(alarm.environment, target), alarm, timed_log())
 
 
 @ci.command()

@@ -225,18 +225,11 @@ def init(file: Path, name: str) -> None:
 
     FILE keeps the draft. Review the primary key, the types and what is personal; then describe each column.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     from pipelines.data.contract_draft import draft_contract
-    from pipelines.declarations.names import Name
+    from pipelines.declarations.names import checked_name
 
     project = Project.find()
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError:
-        raise MlopsError(
-            f"{name!r} is not a valid name of a dataset", fix="use 2 to 40 lower-case letters, digits and hyphens"
-        ) from None
+    checked_name(name, "dataset")
     path = project.contract_file(name)
     if path.exists():
         raise MlopsError(f"{path} exists: expected a new dataset", fix="choose another --name")

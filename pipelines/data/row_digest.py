@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,7 @@ def digest_of_ordered(rows: OrderedRows, names: Sequence[str] | None = None) -> 
     for name in chosen:
         for encode in _sections(types[name]):
             for block in rows.blocks([name]):
-                for part in encode(_whole(block.column(name).cast(types[name]))):
-                    digest.update(part)
+                digest.update(encode(_whole(block.column(name).cast(types[name]))))
     return "sha256:" + digest.hexdigest()
 
 
@@ -101,32 +100,30 @@ def _type_name(kind: pa.DataType) -> str:
     return "string" if pa.types.is_large_string(kind) else str(kind)
 
 
-def _sections(kind: pa.DataType) -> tuple[Callable[[pa.Array], Iterable[bytes]], ...]:
+def _sections(kind: pa.DataType) -> tuple[Callable[[pa.Array], bytes], ...]:
     """Return what encodes a column of a type: its validity, then its values."""
     if pa.types.is_large_string(kind):
         return (_validity, _lengths, _texts)
     return (_validity, _values)
 
 
-def _validity(array: pa.Array) -> Iterable[bytes]:
-    return (np.asarray(pc.is_valid(array).cast(pa.uint8())).tobytes(),)
+def _validity(array: pa.Array) -> bytes:
+    return np.asarray(pc.is_valid(array).cast(pa.uint8())).tobytes()
 
 
-def _lengths(array: pa.Array) -> Iterable[bytes]:
+def _lengths(array: pa.Array) -> bytes:
     lengths: Any = pc.call_function("binary_length", [array.fill_null("").cast(pa.large_binary())])
-    return (np.asarray(lengths).astype("<i8").tobytes(),)
+    return np.asarray(lengths).astype("<i8").tobytes()
 
 
-def _texts(array: pa.Array) -> Iterable[bytes]:
-    filled = array.fill_null("")
-    # In slices, because joining a large array at once could exceed the size limit of one value.
-    return ("".join(filled.slice(start, 65536).to_pylist()).encode("utf-8") for start in range(0, len(filled), 65536))
+def _texts(array: pa.Array) -> bytes:
+    return "".join(array.fill_null("").to_pylist()).encode()
 
 
-def _values(array: pa.Array) -> Iterable[bytes]:
+def _values(array: pa.Array) -> bytes:
     kind = array.type
     if pa.types.is_boolean(kind):
-        return (np.asarray(array.fill_null(False).cast(pa.uint8())).tobytes(),)
+        return np.asarray(array.fill_null(False).cast(pa.uint8())).tobytes()
     if pa.types.is_floating(kind):
         numbers = np.asarray(array.fill_null(0.0)) + 0.0  # -0.0 + 0.0 is 0.0
         numbers = np.where(np.isnan(numbers), np.asarray(np.nan, dtype=numbers.dtype), numbers)
@@ -136,4 +133,4 @@ def _values(array: pa.Array) -> Iterable[bytes]:
         elif pa.types.is_temporal(kind):
             array = array.cast(pa.int64())
         numbers = np.asarray(array.fill_null(0))
-    return (numbers.astype(numbers.dtype.newbyteorder("<")).tobytes(),)
+    return numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()

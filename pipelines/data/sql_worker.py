@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
 from pipelines.data.sql_quoting import literal, quote
+from pipelines.declarations.process_limits import limit_memory
 
 MEMORY = "300MB"
 """DuckDB's memory limit."""
@@ -72,19 +72,10 @@ class SqlAnswer(NamedTuple):
 
 def main() -> None:
     """Read the work from standard input, and write the answers to standard output."""
-    _limit_memory()
+    limit_memory(PROCESS_MEMORY)
     work: Work = json.load(sys.stdin)
     for answer in run(work):
         print(json.dumps(answer), flush=True)
-
-
-def _limit_memory() -> None:
-    """Limit the memory of this process. Systems other than Linux accept the limit, but may not enforce it."""
-    import resource
-
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_DATA, (PROCESS_MEMORY, PROCESS_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def run(work: Work) -> list[SqlAnswer]:

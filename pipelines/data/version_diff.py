@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pipelines.data.catalog import TablePlace, open_table, primary_key_of, snapshot_of
 from pipelines.data.query_engine import NO_DOWNLOADS
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.table import FileScanTask, Table
     from pyiceberg.table.snapshots import Snapshot
-
-T = TypeVar("T")
 
 SAMPLED_KEYS = 5
 """Keys of added, removed and changed rows that are shown."""
@@ -284,19 +283,23 @@ def _column_change(parts: VersionRows, name: str, *, hide: bool) -> ColumnChange
     old, new = columns
     if not len(old) or not len(new):
         return None
-    if old.equals(new):  # rewritten in the same order: described once
-        new = old
     nulls = [column.null_count / len(column) for column in (old, new)]
     numeric = [pa.types.is_integer(c.type) or pa.types.is_floating(c.type) for c in (old, new)]
     temporal = [pa.types.is_temporal(c.type) for c in (old, new)]
+    distinct = [old] if old.equals(new) else [old, new]  # a column that was rewritten in the same order counts once
     if all(numeric) or all(temporal):
-        shares, figures = _numbers(old, new, with_figures=all(numeric))
+        shares, figures = _numbers(distinct, with_figures=all(numeric))
     elif not any(numeric) and not any(temporal):
-        shares, figures = _levels(old, new)
+        shares, figures = _levels(distinct)
     else:
         return None
-    with_nulls = [[*(share * (1 - null) for share in each), null] for each, null in zip(shares, nulls, strict=True)]
-    was, now = (ColumnShape(null, {} if hide else each) for null, each in zip(nulls, figures, strict=True))
+    with_nulls = [
+        [*(share * (1 - null) for share in each), null]
+        for each, null in zip((shares[0], shares[-1]), nulls, strict=True)
+    ]
+    was, now = (
+        ColumnShape(null, {} if hide else each) for null, each in zip(nulls, (figures[0], figures[-1]), strict=True)
+    )
     return ColumnChange(name, was, now, jensen_shannon(*with_nulls))
 
 
@@ -304,16 +307,16 @@ Shares = list[list[float]]
 Figures = list[dict[str, float]]
 
 
-def _numbers(old: pa.ChunkedArray, new: pa.ChunkedArray, *, with_figures: bool) -> tuple[Shares, Figures]:
+def _numbers(columns: Sequence[pa.ChunkedArray], *, with_figures: bool) -> tuple[Shares, Figures]:
+    """Describe numbers of one or two versions over the same bins."""
     import numpy as np
 
-    sorted_old = _sorted(old)
-    arrays = [sorted_old, sorted_old if new is old else _sorted(new)]
-    old_numbers = arrays[0] if len(arrays[0]) else arrays[1]
-    cuts: Any = np.unique(_quantiles(old_numbers, [step / BINS for step in range(1, BINS)])) if len(old_numbers) else []
-    each = [(_binned(numbers, cuts), _figures_of(numbers) if with_figures else {}) for numbers in _distinct(*arrays)]
-    (first, of_first), (last, of_last) = each[0], each[-1]
-    return [first, last], [of_first, of_last]
+    arrays = [_sorted(column) for column in columns]
+    first = next((numbers for numbers in arrays if len(numbers)), ())
+    cuts: Any = np.unique(_quantiles(first, [step / BINS for step in range(1, BINS)])) if len(first) else []
+    return [_binned(numbers, cuts) for numbers in arrays], [
+        _figures_of(numbers) if with_figures else {} for numbers in arrays
+    ]
 
 
 def _sorted(column: pa.ChunkedArray) -> Any:
@@ -329,11 +332,6 @@ def _sorted(column: pa.ChunkedArray) -> Any:
     numbers = np.sort(kept.to_numpy().astype(np.float64, copy=False))
     # Infinite numbers and NaN are at the ends.
     return numbers[np.searchsorted(numbers, -np.inf, "right") : np.searchsorted(numbers, np.inf, "left")]
-
-
-def _distinct(old: T, new: T) -> tuple[T, ...]:
-    """Return both values, or one if they are the same object."""
-    return (old,) if new is old else (old, new)
 
 
 def _quantiles(numbers: Any, levels: Sequence[float]) -> Any:
@@ -365,21 +363,21 @@ def _figures_of(numbers: Any) -> dict[str, float]:
     return {"mean": float(numbers.mean()), "sd": float(numbers.std()), **named}
 
 
-def _levels(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[Shares, Figures]:
+def _levels(columns: Sequence[pa.ChunkedArray]) -> tuple[Shares, Figures]:
+    """Describe texts of one or two versions over the same levels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     level_counts: list[dict[str, int]] = []
-    for column in _distinct(old, new):
+    for column in columns:
         found = pc.value_counts((column.drop_null() if column.null_count else column).cast(pa.large_string()))
         values, numbers = found.field("values").to_pylist(), found.field("counts").to_pylist()
         level_counts.append(dict(zip(values, numbers, strict=True)))
-    level_counts = [level_counts[0], level_counts[-1]]
     totals = [sum(counts.values()) or 1 for counts in level_counts]
-    weight = {
-        level: level_counts[0].get(level, 0) / totals[0] + level_counts[1].get(level, 0) / totals[1]
-        for level in level_counts[0].keys() | level_counts[1].keys()
-    }
+    weight: dict[str, float] = defaultdict(float)
+    for counts, total in zip(level_counts, totals, strict=True):
+        for level, count in counts.items():
+            weight[level] += count / total
     levels = sorted(weight, key=lambda level: (-weight[level], level))[:MOST_LEVELS]
     shares: Shares = []
     figures: Figures = []

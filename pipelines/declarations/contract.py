@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
@@ -511,60 +511,50 @@ class Contract(Declaration):
     @property
     def maximum_quarantined(self) -> float:
         """Share of a landing file's rows that may break the contract, in percent; a file with more is rejected."""
-        found = (entry.value for entry in self.custom_properties if entry.property == MAXIMUM_QUARANTINED)
-        return float(next(found, DEFAULT_MAXIMUM_QUARANTINED))
+        return float(self._property(MAXIMUM_QUARANTINED, DEFAULT_MAXIMUM_QUARANTINED))
 
     @model_validator(mode="after")
     def _bounds_the_quarantine(self) -> Contract:
+        self._check_property(MAXIMUM_QUARANTINED, _wrong_share)
+        return self
+
+    def _property(self, name: str, default: Any) -> Any:
+        return next((entry.value for entry in self.custom_properties if entry.property == name), default)
+
+    def _check_property(self, name: str, wrong_value: Callable[[Key, Any], list[tuple[Key, str, str]]]) -> None:
+        """Check a custom property that may be there once.
+
+        Args:
+            name: its name.
+            wrong_value: returns what is wrong with its value, by the key of the value.
+        """
         problems: list[tuple[Key, str, str]] = []
         for index, entry in enumerate(self.custom_properties):
-            if entry.property == MAXIMUM_QUARANTINED:
-                value = entry.value
-                if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 100:
-                    problems.append((("customProperties", index, "value"), "a percentage from 0 to 100", repr(value)))
-            elif difflib.get_close_matches(entry.property, [MAXIMUM_QUARANTINED], cutoff=0.85):
-                found = repr(entry.property)
-                problems.append((("customProperties", index, "property"), MAXIMUM_QUARANTINED, found))
-        if sum(entry.property == MAXIMUM_QUARANTINED for entry in self.custom_properties) > 1:
-            problems.append((("customProperties",), f"{MAXIMUM_QUARANTINED} at most once", "it twice"))
+            key: Key = ("customProperties", index)
+            named = entry.property.lower() if name.islower() else entry.property
+            if entry.property == name:
+                problems += wrong_value((*key, "value"), entry.value)
+            elif difflib.get_close_matches(named, [name], cutoff=0.85):
+                problems.append(((*key, "property"), name, repr(entry.property)))
+        if sum(entry.property == name for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{name} at most once", "it twice"))
         if problems:
             raise KeyedError(*problems)
-        return self
 
     @property
     def prediction_columns(self) -> tuple[str, ...]:
         """Columns that batch predictions copy from their input because the contract says so."""
-        found = (entry.value for entry in self.custom_properties if entry.property == PREDICTION_COLUMNS)
-        return tuple(next(found, ()))
+        return tuple(self._property(PREDICTION_COLUMNS, ()))
 
     @model_validator(mode="after")
     def _names_prediction_columns(self) -> Contract:
-        problems: list[tuple[Key, str, str]] = []
-        for index, entry in enumerate(self.custom_properties):
-            key: Key = ("customProperties", index)
-            if entry.property == PREDICTION_COLUMNS:
-                if not isinstance(entry.value, list):
-                    problems.append(((*key, "value"), "a list of columns", repr(entry.value)))
-                    continue
-                known = ", ".join(self.columns)
-                problems += [
-                    ((*key, "value", place), f"one of {known}, once", repr(name))
-                    for place, name in enumerate(entry.value)
-                    if name not in self.columns or name in entry.value[:place]
-                ]
-            elif difflib.get_close_matches(entry.property, [PREDICTION_COLUMNS], cutoff=0.85):
-                problems.append(((*key, "property"), PREDICTION_COLUMNS, repr(entry.property)))
-        if sum(entry.property == PREDICTION_COLUMNS for entry in self.custom_properties) > 1:
-            problems.append((("customProperties",), f"{PREDICTION_COLUMNS} at most once", "it twice"))
-        if problems:
-            raise KeyedError(*problems)
+        self._check_property(PREDICTION_COLUMNS, lambda key, value: _wrong_columns(key, value, tuple(self.columns)))
         return self
 
     @property
     def monitoring(self) -> DataMonitorSettings:
         """How the dataset is monitored."""
-        found = (entry.value for entry in self.custom_properties if entry.property == MONITORING)
-        return DataMonitorSettings.model_validate(next(found, {}), strict=False)
+        return DataMonitorSettings.model_validate(self._property(MONITORING, {}), strict=False)
 
     @property
     def is_monitored(self) -> bool:
@@ -573,40 +563,18 @@ class Contract(Declaration):
 
     @model_validator(mode="after")
     def _settings_of_the_monitor(self) -> Contract:
-        problems: list[tuple[Key, str, str]] = []
-        for index, entry in enumerate(self.custom_properties):
-            key: Key = ("customProperties", index)
-            if entry.property == MONITORING:
-                problems += _wrong_settings((*key, "value"), entry.value, tuple(self.columns))
-            elif difflib.get_close_matches(entry.property.lower(), [MONITORING], cutoff=0.85):
-                problems.append(((*key, "property"), MONITORING, repr(entry.property)))
-        if sum(entry.property == MONITORING for entry in self.custom_properties) > 1:
-            problems.append((("customProperties",), f"{MONITORING} at most once", "it twice"))
-        if problems:
-            raise KeyedError(*problems)
+        self._check_property(MONITORING, lambda key, value: _wrong_settings(key, value, tuple(self.columns)))
         return self
 
     @property
     def engine(self) -> Engine:
         """The engine that reads the whole table: to profile it, to check it against the contract, and to train."""
-        found = (entry.value for entry in self.custom_properties if entry.property == ENGINE)
-        named: Engine = next(found, ENGINES[0])
+        named: Engine = self._property(ENGINE, ENGINES[0])
         return named
 
     @model_validator(mode="after")
     def _names_an_engine(self) -> Contract:
-        problems: list[tuple[Key, str, str]] = []
-        for index, entry in enumerate(self.custom_properties):
-            key: Key = ("customProperties", index)
-            if entry.property == ENGINE:
-                if entry.value not in ENGINES:
-                    problems.append(((*key, "value"), f"one of {', '.join(ENGINES)}", repr(entry.value)))
-            elif difflib.get_close_matches(entry.property.lower(), [ENGINE], cutoff=0.85):
-                problems.append(((*key, "property"), ENGINE, repr(entry.property)))
-        if sum(entry.property == ENGINE for entry in self.custom_properties) > 1:
-            problems.append((("customProperties",), f"{ENGINE} at most once", "it twice"))
-        if problems:
-            raise KeyedError(*problems)
+        self._check_property(ENGINE, _wrong_engine)
         return self
 
     @property
@@ -658,6 +626,29 @@ class Contract(Declaration):
 def _last_part(element: str) -> str:
     """Return the column of an element of a service level: `column`, or `table.column`."""
     return element.rpartition(".")[2]
+
+
+def _wrong_share(key: Key, value: Any) -> list[tuple[Key, str, str]]:
+    """Return what is wrong with the greatest share of rows in quarantine."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
+        return []
+    return [(key, "a percentage from 0 to 100", repr(value))]
+
+
+def _wrong_columns(key: Key, value: Any, columns: tuple[str, ...]) -> list[tuple[Key, str, str]]:
+    """Return what is wrong with the list of columns that batch predictions copy."""
+    if not isinstance(value, list):
+        return [(key, "a list of columns", repr(value))]
+    return [
+        ((*key, place), f"one of {', '.join(columns)}, once", repr(name))
+        for place, name in enumerate(value)
+        if name not in columns or name in value[:place]
+    ]
+
+
+def _wrong_engine(key: Key, value: Any) -> list[tuple[Key, str, str]]:
+    """Return what is wrong with the name of an engine."""
+    return [] if value in ENGINES else [(key, f"one of {', '.join(ENGINES)}", repr(value))]
 
 
 def _wrong_settings(key: Key, value: Any, columns: tuple[str, ...]) -> list[tuple[Key, str, str]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.environment_rules import RESERVED
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import checked_name
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.declarations.validation import validate_project
@@ -65,13 +63,7 @@ def check_choices(project: Project, chosen: NewEnvironment) -> None:
         MlopsError: the name is taken or invalid, or a cluster or namespace belongs to another environment.
     """
     for word, value in (("environment", chosen.name), ("cluster", chosen.cluster), ("namespace", chosen.namespace)):
-        try:
-            TypeAdapter(Name).validate_python(value)
-        except ValidationError:
-            raise MlopsError(
-                f"{value!r} is not a valid name of {'an' if word == 'environment' else 'a'} {word}",
-                fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
-            ) from None
+        checked_name(value, word)
     if chosen.name in RESERVED:
         raise MlopsError(f"the name {chosen.name!r} is used by the bootstrap", fix="choose another name")
     if chosen.name in project.environments:

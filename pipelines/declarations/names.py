@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from pipelines.declarations.errors import MlopsError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")]
 """2 to 40 lower-case letters, digits and hyphens: valid in Kubernetes, IAM and S3."""
@@ -32,6 +34,27 @@ TagValue = Annotated[
 
 ImageName = Literal["training", "serving"]
 """The container images of the project."""
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def checked_name(name: str, what: str = "model") -> str:
+    """Return a name if it is valid, and so safe to use in a key or a path.
+
+    Args:
+        name: the name.
+        what: what it names, for the error.
+
+    Raises:
+        MlopsError: the name is not valid.
+    """
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError:
+        raise MlopsError(
+            f"{name!r} is not a valid {what} name",
+            fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
+        ) from None
 
 
 def bucket_name(project: str, environment: str, purpose: str, account: str) -> str:

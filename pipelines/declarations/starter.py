@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import checked_name
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 
@@ -189,21 +187,6 @@ def sample(task: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-def check_name(name: str) -> None:
-    """Check the name of a model.
-
-    Raises:
-        MlopsError: the name is invalid.
-    """
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError:
-        raise MlopsError(
-            f"{name!r} is not a valid model name",
-            fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
-        ) from None
-
-
 def starting_point(project: Project, name: str, task: str, owner: str) -> dict[Path, str]:
     """Return the files that a new model starts with, by path.
 
@@ -216,7 +199,7 @@ def starting_point(project: Project, name: str, task: str, owner: str) -> dict[P
     Raises:
         MlopsError: the name is invalid.
     """
-    check_name(name)
+    checked_name(name)
     dataset = f"{name[:35].rstrip('-')}-data"
     words = {
         "name": name,
@@ -274,7 +257,7 @@ def start_model_on(project: Project, name: str, task: str, owner: str, dataset: 
         MlopsError: the name is invalid, the contract has no such column, no other column can be a feature, or one of
             the files exists.
     """
-    check_name(name)
+    checked_name(name)
     contract = project.contract(dataset)
     if target not in contract.columns:
         raise MlopsError(f"target: expected a column of {dataset} ({', '.join(contract.columns)}), found {target!r}")

@@ -34,6 +34,16 @@ def with_environments(text: str, environments: tuple[str, ...]) -> str:
     return text[: found.start(1)] + json.dumps([*listed, *missing]) + text[found.end(1) :]
 
 
+def only_adds_environments(before: str, after: str) -> bool:
+    """Return whether a change of the workflow adds names to its list, and changes nothing else."""
+    try:
+        (old, known), (new, listed) = _find_list(before), _find_list(after)
+    except MlopsError:
+        return False
+    around = [text[: at.start(1)] + text[at.end(1) :] for text, at in ((before, old), (after, new))]
+    return around[0] == around[1] and set(known) <= set(listed)
+
+
 def check_alarm_workflow(project: Project) -> None:
     """Check that the workflow lists each declared environment. A repository without the file is not checked.
 

@@ -108,45 +108,43 @@ def _targets(project: Project) -> Iterator[tuple[str, str]]:
 
 def read_versions(descriptor: EnvironmentDescriptor, dataset: str) -> list[VersionFact]:
     """Read the versions of a dataset; none if the environment has no table of it."""
-    try:
-        table = open_table(descriptor, dataset)
-    except MissingTableError:
-        return []
-    every: list[TableVersion | ExpiredVersion] = sorted(
-        [*list_versions(table), *read_expired(descriptor, dataset)], key=lambda version: version.at
-    )
-    facts: dict[str, VersionFact] = {}
+    facts = []
     before: str | None = None
-    for version in every:
-        if version.snapshot in facts:  # recorded, but the job was killed before the version expired
-            continue
-        facts[version.snapshot] = VersionFact(
-            environment=descriptor.name,
-            dataset=dataset,
-            snapshot=version.snapshot,
-            # The parent of a version is lost when it expires; the rows of those that the table has are a chain.
-            parent=before if version.is_included else version.parent,
-            at=version.at,
-            rows=version.rows,
-            file=version.file,
-            batch=version.batch,
-            contract=version.contract,
+    for version in _every_version(descriptor, dataset):
+        facts.append(
+            VersionFact(
+                environment=descriptor.name,
+                dataset=dataset,
+                snapshot=version.snapshot,
+                # The parent of a version is lost when it expires; the rows of those that the table has are a chain.
+                parent=before if version.is_included else version.parent,
+                at=version.at,
+                rows=version.rows,
+                file=version.file,
+                batch=version.batch,
+                contract=version.contract,
+            )
         )
         before = version.snapshot if version.is_included else before
-    return list(facts.values())
+    return facts
+
+
+def _every_version(descriptor: EnvironmentDescriptor, name: str) -> list[TableVersion | ExpiredVersion]:
+    """Return the versions of a table, and the expired ones, the oldest first; none without a table."""
+    try:
+        table = open_table(descriptor, name)
+    except MissingTableError:
+        return []
+    found: dict[str, TableVersion | ExpiredVersion] = {each.snapshot: each for each in list_versions(table)}
+    for expired in read_expired(descriptor, name):
+        found.setdefault(expired.snapshot, expired)  # recorded, but the job was killed before the version expired
+    return sorted(found.values(), key=lambda version: version.at)
 
 
 def read_predictions(descriptor: EnvironmentDescriptor, model: str) -> list[PredictionFact]:
-    """Read the batch predictions of a model; none if the environment has no table of them."""
-    try:
-        table = open_table(descriptor, predictions_name(model))
-    except MissingTableError:
-        return []
+    """Read the batch predictions of a model, the newest first; none if the environment has no table of them."""
     facts = []
-    known: list[TableVersion | ExpiredVersion] = [*list_versions(table)]
-    listed = {version.snapshot for version in known}
-    known += [each for each in read_expired(descriptor, predictions_name(model)) if each.snapshot not in listed]
-    for version in sorted(known, key=lambda each: each.at, reverse=True):
+    for version in reversed(_every_version(descriptor, predictions_name(model))):
         if version.bundle is None:  # another engine has written it, for example a compaction
             continue
         dataset, read = version.read_version or (None, None)

@@ -101,21 +101,11 @@ class LogCompaction:
         descriptor: the environment.
         model: name of the model.
         part_bytes: lines that a Parquet file replaces, in bytes.
-        schemas: bundle → request schema, for bundles that are known; the others are read from the registry.
     """
 
-    def __init__(
-        self,
-        descriptor: EnvironmentDescriptor,
-        model: str,
-        *,
-        part_bytes: int = PART_BYTES,
-        schemas: Mapping[str, RequestSchema] | None = None,
-    ) -> None:
+    def __init__(self, descriptor: EnvironmentDescriptor, model: str, *, part_bytes: int = PART_BYTES) -> None:
         self._descriptor, self._model, self._part_bytes = descriptor, model, part_bytes
-        self._forms: dict[str, pa.Schema | None] = {
-            bundle: record_form(schema, whole=True) for bundle, schema in (schemas or {}).items()
-        }
+        self._forms: dict[str, pa.Schema | None] = {}
 
     def run(self, now: datetime) -> Iterator[HourResult]:
         """Compact the finished hours before a time, the oldest first; yield those in which there was something to do.

@@ -10,7 +10,6 @@ that a Parquet file of the same hour names, so each record counts once while obj
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from typing import NamedTuple
@@ -140,7 +139,7 @@ def _with_plain_numbers(line: bytes) -> bytes:
 
 def _parse(content: bytes, form: pa.Schema, *, only: bool) -> pa.Table:
     return pj.read_json(
-        io.BytesIO(content),
+        pa.BufferReader(content),
         read_options=pj.ReadOptions(use_threads=False, block_size=max(len(content), 1)),
         parse_options=pj.ParseOptions(
             explicit_schema=form, unexpected_field_behavior="error" if only else "ignore"
@@ -164,7 +163,7 @@ def read_part(content: bytes, form: pa.Schema, *, is_bundle: bool) -> tuple[pa.T
         pa.ArrowInvalid: the file is broken.
     """
     wanted = form.names if is_bundle else [name for name, _ in HEAD]
-    file = pq.ParquetFile(io.BytesIO(content), read_dictionary=[SOURCE])
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=[SOURCE])
     there = [name for name in (*wanted, SOURCE) if name in file.schema_arrow.names]
     table = file.read(there, use_threads=False)
     sources = {str(each) for each in table[SOURCE].unique().to_pylist()}

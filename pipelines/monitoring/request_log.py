@@ -7,6 +7,7 @@ Objects are read one at a time, so memory does not depend on the size of the log
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,19 +35,22 @@ LARGEST_OBJECT = 256 << 20
 
 LARGEST_COUNT = 64 << 10
 
-ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 32_768
 """Rows that are counted together, if the log's objects have fewer."""
 
-_THREADS = 2
-_AHEAD = 4
-"""Objects that are read before they are needed."""
+_AHEAD = _THREADS = 4
+"""Objects that are read before they are needed: while one is parsed, S3 sends others."""
 
 _PARTS_AHEAD = 2
 """The same of Parquet files, which are larger."""
 
+_HOURS_AHEAD = 4
+"""The same of hours whose objects are listed."""
+
 _KEPT = ("time", "bundle", "id", "rows", "status", "sample", "withheld")
 
 Numbers = NDArray[np.float64]
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -189,7 +193,7 @@ class RequestLog:
 
     def _tables(self, start: datetime, end: datetime) -> Iterator[tuple[pa.Table, int]]:
         with ThreadPoolExecutor(_THREADS) as pool:
-            for parts, others in self._hours(start, end):
+            for parts, others in self._hours(pool, start, end):
                 covered: set[str] = set()
                 for table, sources in _ahead(pool, self._part, parts, _PARTS_AHEAD):
                     covered |= sources
@@ -197,20 +201,21 @@ class RequestLog:
                 left = [key for key in others if key.rpartition("/")[2] not in covered]
                 yield from _ahead(pool, self._lines, left, _AHEAD)
 
-    def _hours(self, start: datetime, end: datetime) -> Iterator[tuple[list[str], list[str]]]:
+    def _hours(self, pool: ThreadPoolExecutor, start: datetime, end: datetime) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the keys of Parquet files and of objects with lines. Hours without Parquet files come together."""
-        client = s3(self._descriptor)
-        hour, waiting = start.replace(minute=0, second=0, microsecond=0), []
-        while hour < end:
-            prefix = hour_folder(self._model, hour)
-            keys = [each.key for each in store.listing(self._descriptor.logs_bucket, prefix, client=client)]
+        first, waiting = start.replace(minute=0, second=0, microsecond=0), []
+        hours = [first + timedelta(hours=number) for number in range(math.ceil((end - first) / timedelta(hours=1)))]
+        for keys in _ahead(pool, self._keys, hours, _HOURS_AHEAD):
             parts, lines = [key for key in keys if parquet_part(key)], [key for key in keys if key.endswith(LINES)]
             if parts:
                 yield parts, lines
             else:
                 waiting += lines
-            hour += timedelta(hours=1)
         yield [], waiting
+
+    def _keys(self, hour: datetime) -> list[str]:
+        bucket, prefix = self._descriptor.logs_bucket, hour_folder(self._model, hour)
+        return [each.key for each in store.listing(bucket, prefix, client=s3(self._descriptor))]
 
     def _part(self, key: str) -> tuple[pa.Table, set[str]]:
         part = parquet_part(key)
@@ -230,7 +235,7 @@ class RequestLog:
         Returns:
             The records, and the number of lines that are not records.
         """
-        if not content.strip():
+        if not content or content.isspace():
             return self._form.empty_table(), 0
         try:
             return self._parse(content), 0
@@ -257,11 +262,9 @@ def hour_folder(model: str, hour: datetime) -> str:
     return f"inference/{model}/{hour:%Y/%m/%d/%H}/"
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[str], tuple[pa.Table, T]], keys: Sequence[str], most: int
-) -> Iterator[tuple[pa.Table, T]]:
+def _ahead(pool: ThreadPoolExecutor, read: Callable[[K], T], keys: Sequence[K], most: int) -> Iterator[T]:
     """Read objects in order, at most `most` of them before they are needed."""
-    left, waiting = deque(keys), deque[Future[tuple[pa.Table, T]]]()
+    left, waiting = deque(keys), deque[Future[T]]()
     while left or waiting:
         while left and len(waiting) < most:
             waiting.append(pool.submit(read, left.popleft()))

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import checked_name
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.verdict import Verdict
 from pipelines.registry import store
-from pipelines.registry.bundles import checked_name, hex_of
+from pipelines.registry.bundles import hex_of
 
 LARGEST = 64 << 20
 """Size limit of a stored report, in bytes."""

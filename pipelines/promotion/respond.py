@@ -11,7 +11,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
-from pipelines.monitoring.alarm import Alarm, read_declared_alarm
+from pipelines.monitoring.alarm import Alarm
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
@@ -27,21 +27,20 @@ ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
 
 
 @keep_connected()
-def respond(target: Target, event: bytes, log: Log) -> None:
-    """Respond to the alarm in a `repository_dispatch` event, and record what became of it.
+def respond(target: Target, alarm: Alarm, log: Log) -> None:
+    """Respond to an alarm, and record what became of it.
 
     An alarm that was handled before is not handled again. One that names a bundle that is neither live nor on trial is
     ignored. A rollback that people must decide about becomes a question.
 
     Args:
         target: where the environments live.
-        event: the event, as JSON.
+        alarm: the alarm; the project declares its model and environment.
         log: receives progress.
 
     Raises:
-        MlopsError: the event is not an alarm, GitHub refuses, or the rollback failed.
+        MlopsError: GitHub refuses, or the rollback failed.
     """
-    alarm = read_declared_alarm(target.project, event)
     descriptor = target.descriptor(alarm.environment)
     facts = read_alarm_facts(target, descriptor, alarm)
     if facts.handled is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 EVERY_MODEL = "tests/models/test_every_model.py::test_a_model_trained_on_its_sample_passes_the_gates"
@@ -17,6 +17,9 @@ PAGES = ("tests/test_docs.py", "tests/pipelines/github/test_settings_page.py")
 
 OWNERS = ("tests/pipelines/github/test_release_owners.py", "tests/pipelines/github/test_repository_files.py")
 """Tests that read the repository's own `CODEOWNERS`."""
+
+WORKFLOWS = ("tests/github/test_workflows.py", "tests/pipelines/github/test_alarm_workflow.py")
+"""Tests that read the list of environments in the workflow `respond`."""
 
 _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"data-contracts/.+"), ("tests/models", *PROVISIONED)),
@@ -58,7 +61,9 @@ class SelectedTests:
 ALL = SelectedTests((), types=True)
 
 
-def select_tests(files: Iterable[str], exists: Callable[[str], bool]) -> SelectedTests:
+def select_tests(
+    files: Iterable[str], exists: Callable[[str], bool], *, added_environments: Collection[str] = ()
+) -> SelectedTests:
     """Return the tests that a change of these files can affect.
 
     The tests of the code use sample declarations only, and no test of the product uses the laptop. So a model, a
@@ -68,10 +73,14 @@ def select_tests(files: Iterable[str], exists: Callable[[str], bool]) -> Selecte
     Args:
         files: the changed files.
         exists: whether a path exists after the change.
+        added_environments: files to whose lists of environments the change only adds names.
     """
     selected: set[str] = set()
     types = False
     for file in files:
+        if file in added_environments:
+            selected.update(WORKFLOWS)
+            continue
         model = _MODEL.fullmatch(file)
         if model is not None:
             selected.update(_tests_of_model(model["name"], model["path"], exists))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from pipelines.declarations.bundle import MANIFEST, Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.process_limits import limit_memory
 
 ROUNDS = 3
 """Number of times that the latency is measured; the best counts, because a busy machine can only add to it."""
@@ -103,19 +104,12 @@ def percentile(values: list[float], share: float) -> float:
 
 def _restrict(folder: Path) -> None:
     """Limit the memory of this process and, where the system can, confine it to its code and the bundle."""
-    import resource
+    from pipelines.training.isolation import code_folders, confine, is_enforceable
 
-    from pipelines.training.isolation import confine, is_enforceable
-
-    with suppress(ValueError, OSError):  # systems other than Linux accept the limit, but may not enforce it
-        resource.setrlimit(resource.RLIMIT_DATA, (PROCESS_MEMORY, PROCESS_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(PROCESS_MEMORY)
     if is_enforceable():
-        package = Path(__file__).resolve().parents[1]
-        # An entry that holds this package is a source tree, with files other than code.
-        libraries = [each for each in map(Path, filter(None, sys.path)) if not package.is_relative_to(each.resolve())]
         with suppress(MlopsError):  # the kernel cannot; the limits hold
-            confine([folder, package, Path(sys.prefix), Path(sys.base_prefix), *libraries], [])
+            confine([folder, *code_folders(sys.path)], [])
 
 
 def main(arguments: list[str]) -> int:

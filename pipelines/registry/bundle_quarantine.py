@@ -10,9 +10,10 @@ from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import checked_name
 from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
-from pipelines.registry.bundles import checked_name, hex_of
+from pipelines.registry.bundles import hex_of
 from pipelines.registry.ledger import LONGEST_REASON, Words
 
 LARGEST = 4096

@@ -13,7 +13,7 @@ from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import checked_name
 from pipelines.registry import store
 
 LARGEST_MANIFEST = 64 << 10
@@ -73,22 +73,7 @@ def hex_of(digest: str) -> str:
         ) from None
 
 
-def checked_name(model: str) -> str:
-    """Return `model` if it is a valid model name, and so safe to use in a key.
-
-    Raises:
-        MlopsError: the name is not valid.
-    """
-    try:
-        return _NAME.validate_python(model)
-    except ValidationError:
-        raise MlopsError(
-            f"{model!r} is not a valid model name", fix="use 2 to 40 lower-case letters, digits and hyphens"
-        ) from None
-
-
 _DIGEST: TypeAdapter[str] = TypeAdapter(Digest)
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def push(descriptor: EnvironmentDescriptor, manifest: Bundle, files: Mapping[str, bytes]) -> str:

@@ -20,7 +20,7 @@ from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Instant, Name, RunId
+from pipelines.declarations.names import Instant, Name, RunId, checked_name
 from pipelines.registry import bundles, signing, store
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -174,7 +174,7 @@ class VerifiedBundle:
 
 def prefix_of(model: str, digest: str) -> str:
     """Return the key prefix of a bundle's evidence in a registry bucket, with a trailing slash."""
-    return f"evidence/{bundles.checked_name(model)}/sha256/{bundles.hex_of(digest)}/"
+    return f"evidence/{checked_name(model)}/sha256/{bundles.hex_of(digest)}/"
 
 
 def builder_of(environment: str, manifest: Bundle) -> str:

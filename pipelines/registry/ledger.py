@@ -25,11 +25,10 @@ from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Commit, Name
+from pipelines.declarations.names import Commit, Name, checked_name
 from pipelines.declarations.printable import printable
 from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import signing, store
-from pipelines.registry.bundles import checked_name
 
 PREDICATE = "https://mlops.template/attestations/promotion/v1"
 DIGITS = 10

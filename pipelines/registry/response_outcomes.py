@@ -12,9 +12,9 @@ from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_responses import ActiveResponse
+from pipelines.declarations.names import checked_name
 from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
-from pipelines.registry.bundles import checked_name
 from pipelines.registry.ledger import LONGEST_REASON, words
 
 LARGEST_OUTCOME = 8 << 10

@@ -12,9 +12,9 @@ from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import RunId
+from pipelines.declarations.names import RunId, checked_name
 from pipelines.declarations.run_facts import RunFacts
-from pipelines.registry import bundles, clients, store
+from pipelines.registry import clients, store
 
 LARGEST_RECORD = 256 << 10
 """Size limit of a run record, in bytes."""
@@ -94,7 +94,7 @@ def has_run(descriptor: EnvironmentDescriptor, model: str) -> bool:
     Raises:
         MlopsError: the registry cannot be read.
     """
-    prefix = f"runs/{bundles.checked_name(model)}/"
+    prefix = f"runs/{checked_name(model)}/"
     return bool(store.first_after(descriptor.registry_bucket, prefix, "", most=1))
 
 
@@ -131,7 +131,7 @@ def list_runs(descriptor: EnvironmentDescriptor, model: str) -> dict[str, store.
     Raises:
         MlopsError: the registry cannot be read.
     """
-    prefix = f"runs/{bundles.checked_name(model)}/"
+    prefix = f"runs/{checked_name(model)}/"
     found = {}
     for listed in store.listing(descriptor.registry_bucket, prefix):
         name = listed.key.removeprefix(prefix)
@@ -161,12 +161,12 @@ def read_records(descriptor: EnvironmentDescriptor, records: Mapping[str, store.
 
 
 def _key(model: str, run: str) -> str:
-    return f"runs/{bundles.checked_name(model)}/{checked_run(run)}.json"
+    return f"runs/{checked_name(model)}/{checked_run(run)}.json"
 
 
 def _snapshot_key(model: str, snapshot: str) -> str:
     # A run id has no slash, so this cannot be the record of a run.
-    return f"runs/{bundles.checked_name(model)}/snapshots/{checked_run(snapshot)}.json"
+    return f"runs/{checked_name(model)}/snapshots/{checked_run(snapshot)}.json"
 
 
 def checked_run(run: str) -> str:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.api import TrainedModel
-from pipelines.training.isolation import is_enforceable
+from pipelines.training.isolation import PACKAGE, code_folders, is_enforceable
 from pipelines.training.onnx_graph import LARGEST_MODEL
 from pipelines.training.sent_rows import SentRows
 from pipelines.training.worker import Task
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.declarations.model import Model
-
-PACKAGE = Path(__file__).parents[1]
-"""Folder of the package `pipelines`."""
 
 MOST_DIMENSIONS = 2
 """Dimensions of predictions: one, or rows and classes."""
@@ -135,7 +132,7 @@ class _Process:
             entrypoint=model.training.entrypoint,
             folder=str(folder),
             scratch=str(scratch),
-            readable=_readable(path),
+            readable=[str(each) for each in code_folders(path)],
         )
         self._write(lambda given: given.write(json.dumps(task).encode() + b"\n"))
 
@@ -226,13 +223,3 @@ def _environment(scratch: Path, path: list[str]) -> Mapping[str, str]:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = dict.fromkeys(("HOME", "TMPDIR"), str(scratch))
     return {**kept, **ENVIRONMENT, **folders, "PYTHONPATH": os.pathsep.join(path)}
-
-
-def _readable(path: list[str]) -> list[str]:
-    """Return the folders that hold the interpreter, its libraries and this package.
-
-    Args:
-        path: entries of PYTHONPATH. One that holds this package is a source tree, with files other than code.
-    """
-    libraries = [entry for entry in path if not PACKAGE.is_relative_to(Path(entry).resolve())]
-    return [str(PACKAGE), sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *libraries]

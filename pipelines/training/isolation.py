@@ -21,6 +21,9 @@ from typing import NamedTuple
 
 from pipelines.declarations.errors import MlopsError
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of the package `pipelines`."""
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _RULESET_VERSION = 1
 _PATH_BENEATH = 1
@@ -162,6 +165,18 @@ def confine(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1)
     kernel.limit_files(readable, writable)
     kernel.filter_system_calls(machine)
+
+
+def code_folders(path: Iterable[str]) -> list[Path]:
+    """Return the folders that hold the interpreter, its libraries and this package.
+
+    Args:
+        path: entries of PYTHONPATH or `sys.path`. One that holds this package is a source tree, with files other than
+            code.
+    """
+    libraries = [entry for entry in map(Path, filter(None, path)) if not PACKAGE.is_relative_to(entry.resolve())]
+    interpreter = map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix))
+    return [PACKAGE, *interpreter, *libraries]
 
 
 class _Kernel:

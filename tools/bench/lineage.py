@@ -7,18 +7,16 @@ Each of 8,000 versions adds a landing file, every eighth trains a bundle, and ev
 from __future__ import annotations
 
 import json
-import shutil
-import statistics
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipelines.lineage.facts import BundleFact, LineageFacts, ReleaseFact, VersionFact, save_facts
+from tools.bench.commands import ROOT, copy_project, median_figure
 from tools.bench.figures import Figure
 from tools.bench.measured_process import run_measured
 
-ROOT = Path(__file__).parents[2]
 VERSIONS, VERSIONS_PER_BUNDLE = 8_000, 8
 MODEL, DATASET = "diabetes-progression", "diabetes-patients"
 SECONDS = 1.0
@@ -71,10 +69,7 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
     figures = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name in ("pyproject.toml", "Pulumi.yaml", *(path.name for path in ROOT.glob("Pulumi.*.yaml"))):
-            shutil.copy(ROOT / name, folder / name)
-        for name in ("models", "data-contracts"):
-            shutil.copytree(ROOT / name, folder / name)
+        copy_project(folder)
         save_facts(folder, events)
         for name, question in questions.items():
             command = [sys.executable, "-m", "pipelines.cli", "lineage", *question, "--offline", "--format", "json"]
@@ -84,11 +79,7 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
                 assert kinds.count("file") == VERSIONS, len(kinds)
             else:
                 assert kinds.count("bundle") == VERSIONS // VERSIONS_PER_BUNDLE, len(kinds)
-            seconds, cpu = (statistics.median(getattr(each, field) for each in used) for field in ("seconds", "cpu"))
-            figures.append(
-                Figure(f"lineage {name}, {total:,} events", f"{cpu:.2f} CPU s", "", f"{seconds:.2f} s",
-                       f"≤ {SECONDS:g} s", seconds <= SECONDS)
-            )  # fmt: skip
+            figures.append(median_figure(f"lineage {name}, {total:,} events", used, SECONDS))
     return figures
 
 

@@ -14,6 +14,8 @@ import resource
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from unittest import mock
 
 from pipelines.startup import relax_gc
 from tools.bench.figures import Figure
@@ -52,7 +54,7 @@ def examine() -> dict[str, float]:
 
 def measure(requests: int = REQUESTS) -> list[Figure]:
     """Return the figures."""
-    from pipelines.monitoring.log_compaction import LogCompaction
+    from pipelines.monitoring import log_compaction
     from tests.aws import emulated_account, make_environment
     from tools.bench.model_monitor_input import NAME, live, write_log
 
@@ -63,8 +65,10 @@ def measure(requests: int = REQUESTS) -> list[Figure]:
         environ = {**account.environ(), "MLOPS_ENVIRONMENT": descriptor.model_dump_json()}
         command = [sys.executable, "-m", "tools.bench.model_monitor", "examine"]
         used = {"in lines": run_measured(command, environ)}
-        compaction = LogCompaction(descriptor, NAME, schemas={DIGEST: live(FEATURES, DIGEST, NOW).schema})
-        done = compaction.compact_hour(at, NOW)
+        schema = live(FEATURES, DIGEST, NOW).schema.model_dump_json().encode()
+        registered = SimpleNamespace(files={"schema.json": schema})
+        with mock.patch.object(log_compaction, "fetch", return_value=registered):
+            done = log_compaction.LogCompaction(descriptor, NAME).compact_hour(at, NOW)
         assert done.compacted == -(-requests // OBJECT_REQUESTS), done
         used["compacted"] = run_measured(command, environ)
     pages = {name: json.loads(each.output)["page"] for name, each in used.items()}

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,10 +29,11 @@ from pipelines.registry import runs
 from pipelines.training_runs.experiments import EXPERIMENTS
 from pipelines.training_runs.recorded_runs import COPIES
 from tests.aws import make_environment
+from tools.bench.commands import ROOT, copy_project, median_figure
 from tools.bench.figures import Figure
 from tools.bench.measured_process import Used, run_measured
+from tools.bench.serving import account
 
-ROOT = Path(__file__).parents[2]
 MODEL = "diabetes-progression"
 RUNS, METRICS = 500, 50
 SECONDS = 2.0
@@ -105,10 +104,7 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
     facts = [make_facts(number) for number in range(RUNS)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name in ("pyproject.toml", "Pulumi.yaml", *(path.name for path in ROOT.glob("Pulumi.*.yaml"))):
-            shutil.copy(ROOT / name, folder / name)
-        for name in ("models", "data-contracts"):
-            shutil.copytree(ROOT / name, folder / name)
+        copy_project(folder)
         experiments = folder / EXPERIMENTS / MODEL
         experiments.mkdir(parents=True)
         for number, one in enumerate(facts):
@@ -117,7 +113,7 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
         local = [compare(folder, {}, "--here") for _ in range(rounds)]
         drawn = [compare(folder, {}, "--here", "--format", "html", "--output", str(page)) for _ in range(rounds)]
         assert page.read_text().count("<path ") == RUNS
-        with _registry(facts) as environ:
+        with _registry(facts, folder) as environ:
             first, again = [], []
             for _ in range(rounds):
                 shutil.rmtree(folder / COPIES, ignore_errors=True)
@@ -129,33 +125,22 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
         assert sum(line.count("2026-01-") for line in used.output.splitlines()) == RUNS, used.output
     what = f"`mlops runs compare` of {RUNS} runs x {METRICS} metrics"
     return [
-        _figure(f"{what}: experiments", local),
-        _figure("the same, as a page with plots", drawn),
-        _figure("the same, registered runs, again", again),
-        _figure("the same, registered runs, first", first),
+        median_figure(f"{what}: experiments", local, SECONDS),
+        median_figure("the same, as a page with plots", drawn, SECONDS),
+        median_figure("the same, registered runs, again", again, SECONDS),
+        median_figure("the same, registered runs, first", first, SECONDS),
     ]
 
 
-def _figure(name: str, used: list[Used]) -> Figure:
-    seconds, cpu = (statistics.median(getattr(each, field) for each in used) for field in ("seconds", "cpu"))
-    return Figure(name, f"{cpu:.2f} CPU s", "", f"{seconds:.2f} s", f"≤ {SECONDS:g} s", seconds <= SECONDS)
-
-
 @contextmanager
-def _registry(facts: list[RunFacts]) -> Iterator[dict[str, str]]:
+def _registry(facts: list[RunFacts], folder: Path) -> Iterator[dict[str, str]]:
     """Start the emulated account with the records of the runs; yield the environment variables of a command."""
-    command = [sys.executable, "-m", "tools.bench.account"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as account:
-        try:
-            assert account.stdout is not None
-            environ: dict[str, str] = json.loads(account.stdout.readline())
-            with mock.patch.dict(os.environ, environ):
-                dev = make_environment("dev")
-                with ThreadPoolExecutor(WRITERS) as pool:
-                    list(pool.map(lambda each: _record(dev, *each), enumerate(facts)))
-            yield {**environ, "MLOPS_ENVIRONMENT": dev.model_dump_json()}
-        finally:
-            account.terminate()
+    with account(folder) as environ:
+        with mock.patch.dict(os.environ, environ):
+            dev = make_environment("dev")
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(lambda each: _record(dev, *each), enumerate(facts)))
+        yield {**environ, "MLOPS_ENVIRONMENT": dev.model_dump_json()}
 
 
 def _record(dev: EnvironmentDescriptor, number: int, facts: RunFacts) -> None:

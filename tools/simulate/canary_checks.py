@@ -41,30 +41,11 @@ def arm(
         milliseconds: median latency.
         prediction: mean prediction; the standard deviation is 10.
     """
-    bad = np.cumsum(rng.binomial(requests, errors))
+    answered = np.cumsum(requests - rng.binomial(requests, errors))
     every = np.cumsum(requests)
-    answered = every - bad
     count = int(answered[-1])
     logs = math.log(milliseconds / 1000) + rng.normal(0, 0.5, count) + 2 * (rng.random(count) < 0.02)
-    predictions = rng.normal(prediction, 10, count)
-    slow = logs > math.log(BOUNDS.p99_ms / 1000)
-    columns = [every, bad, answered]
-    columns += [
-        np.concatenate([[0.0], np.cumsum(values)])[answered]
-        for values in (slow, logs, logs**2, predictions, predictions**2)
-    ]
-    return [
-        RequestTotals(
-            requests=int(total),
-            errors=int(wrong),
-            slow=int(late),
-            latency=Moments(right, log, log_square),
-            predictions=Moments(right, value, square),
-        )
-        for total, wrong, right, late, log, log_square, value, square in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
-    ]
+    return _totals_at_looks(every, answered, rng.normal(prediction, 10, count), logs)
 
 
 def looks(
@@ -106,38 +87,41 @@ def copied_looks(
     both = draws < shared
     fails = both | (draws > 1 - canary_alone), both | ((draws >= shared) & (draws < shared + live_alone))
     value = rng.normal(50, 10, most)  # both predict nearly the same
-    canary, live = (
-        _totals_at_looks(failed, value + rng.normal(0, 1, most), math.log(0.001) + rng.normal(0, 0.5, most))
-        for failed in fails
-    )
+    every = np.arange(LOOK, most + 1, LOOK)
+    sides = []
+    for failed in fails:
+        values, logs = value + rng.normal(0, 1, most), math.log(0.001) + rng.normal(0, 0.5, most)
+        sides.append(
+            _totals_at_looks(every, np.cumsum(~failed, dtype=np.int64)[every - 1], values[~failed], logs[~failed])
+        )
+    canary, live = sides
     return zip(live, canary, strict=True)
 
 
 def _totals_at_looks(
-    failed: NDArray[np.bool_], values: NDArray[np.float64], logs: NDArray[np.float64]
+    every: NDArray[np.int64], answered: NDArray[np.int64], values: NDArray[np.float64], logs: NDArray[np.float64]
 ) -> list[RequestTotals]:
     """Return what one side has answered at each look.
 
     Args:
-        failed: requests that ended in an error.
-        values: their predictions.
+        every: requests until each look.
+        answered: those of them that did not end in an error.
+        values: the predictions of the answered ones.
         logs: logarithms of their latencies.
     """
-    at = np.arange(LOOK, len(failed) + 1, LOOK) - 1
-    right = np.where(failed, 0.0, 1.0)
-    columns = [
-        np.cumsum(one)[at].tolist() for one in (right, right * logs, right * logs**2, right * values, right * values**2)
-    ]
-    slow = np.cumsum(right * (logs > math.log(BOUNDS.p99_ms / 1000)))[at].tolist()
+    slow = logs > math.log(BOUNDS.p99_ms / 1000)
+    sums = [np.concatenate([[0.0], np.cumsum(one)])[answered] for one in (slow, logs, logs**2, values, values**2)]
     return [
         RequestTotals(
-            requests=int(index + 1),
-            errors=int(index + 1 - answered),
+            requests=int(total),
+            errors=int(total - right),
             slow=int(late),
-            latency=Moments(answered, log, log_square),
-            predictions=Moments(answered, total, square),
+            latency=Moments(right, log, log_square),
+            predictions=Moments(right, value, square),
         )
-        for index, late, answered, log, log_square, total, square in zip(at.tolist(), slow, *columns, strict=True)
+        for total, right, late, log, log_square, value, square in zip(
+            *(column.tolist() for column in (every, answered, *sums)), strict=True
+        )
     ]
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from laptop.aws import account as aws
 from laptop.aws.cloud import Cloud
 from laptop.cluster.kinds import EVENT, INGRESS, JOB, NETWORK_POLICY, ROLLOUT, SERVICE
 from laptop.cluster.private_network import proxy_for_groups
 from laptop.delays import realistic
+from laptop.tests.aws.certificates import import_certificate
 from laptop.tests.cluster.running_cluster import (
     RunningCluster,
     SetClock,
@@ -71,14 +71,7 @@ class Site:
 
     def import_certificate(self, name: str) -> str:
         """Import a certificate for a name to the account; return its ARN."""
-        authority = trustme.CA()
-        made = authority.issue_cert(name)
-        done = self.client("acm").import_certificate(
-            Certificate=made.cert_chain_pems[0].bytes(),
-            PrivateKey=made.private_key_pem.bytes(),
-            CertificateChain=authority.cert_pem.bytes(),
-        )
-        return str(done["CertificateArn"])
+        return import_certificate(self.client("acm"), name)
 
     def security_group(self, name: str, *allowed: str) -> str:
         """Create a security group whose members of other groups may connect to port 443; return its id."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import trustme
 import yaml
 from click.testing import CliRunner
 
@@ -29,6 +28,7 @@ from laptop.laptop_target import LaptopTarget
 from laptop.lifecycle import Laptop
 from laptop.publishing import local_digests
 from laptop.shell_environment import network_variables
+from laptop.tests.aws.certificates import import_certificate
 from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import edit as replace
 from laptop.tests.journeys.test_journeys import log, one_environment
@@ -196,13 +196,7 @@ def declare_environment(project: Project) -> None:
 def secure(project: Project, running: Laptop) -> tuple[str, str]:
     """Declare HTTPS for members of a security group; return that group and another one."""
     cloud = Cloud(running.environ(), running.home / "aws")
-    authority = trustme.CA()
-    made = authority.issue_cert(f"*.{DOMAIN}")
-    certificate = cloud.client("acm").import_certificate(
-        Certificate=made.cert_chain_pems[0].bytes(),
-        PrivateKey=made.private_key_pem.bytes(),
-        CertificateChain=authority.cert_pem.bytes(),
-    )
+    certificate = import_certificate(cloud.client("acm"), f"*.{DOMAIN}")
     ec2 = cloud.client("ec2")
     callers, others, balancers = (
         str(ec2.create_security_group(GroupName=name, Description=name)["GroupId"])
@@ -210,7 +204,7 @@ def secure(project: Project, running: Laptop) -> tuple[str, str]:
     )
     rule = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "UserIdGroupPairs": [{"GroupId": callers}]}
     ec2.authorize_security_group_ingress(GroupId=balancers, IpPermissions=[rule])
-    access = {"domain": DOMAIN, "certificate": certificate["CertificateArn"], "security_groups": [balancers]}
+    access = {"domain": DOMAIN, "certificate": certificate, "security_groups": [balancers]}
     edit(project.stack_file("dev"), "config", "mlops:environment", "endpoints", value=access)
     return callers, others
 

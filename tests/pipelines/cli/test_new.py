@@ -170,7 +170,7 @@ def test_a_new_environment_is_valid_and_comes_after_the_one_it_promotes_from(pro
     ("options", "expected"),
     [
         (("qa", "--after", "none"), "unknown environment 'none'"),
-        (("Qa", "--after", "dev"), "'Qa' is not a valid name of an environment"),
+        (("Qa", "--after", "dev"), "'Qa' is not a valid environment name"),
         (("staging", "--after", "dev"), "the environment staging exists"),
         (("preview", "--after", "dev"), "'preview' is used by the bootstrap"),
         (("dev-eu", "--after", "dev"), "neither begins with the other"),

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.issues import Issue
-from pipelines.monitoring.alarm import Alarm
+from pipelines.monitoring.alarm import Alarm, read_declared_alarm
 from pipelines.promotion.comments.alarm_issue import render_question
 from pipelines.promotion.respond import respond
 from pipelines.promotion.response_plan import AlarmFacts, handled_before, reason_to_ignore
@@ -141,7 +141,8 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Effects]:
 def handle(world: World, one: Alarm) -> None:
     content = json.dumps({"action": one.kind, "client_payload": one.payload()}).encode()
     with world.cluster():
-        respond(WorldTarget(world, world.apply), content, world.said.append)
+        target = WorldTarget(world, world.apply)
+        respond(target, read_declared_alarm(target.project, content), world.said.append)
 
 
 def outcomes(world: World) -> list[tuple[str, str]]:

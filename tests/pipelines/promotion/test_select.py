@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.declarations.environment import Images
 from pipelines.declarations.project import Project
+from pipelines.github.alarm_workflow import RESPOND, with_environments
 from pipelines.github.git import Git
 from pipelines.promotion.images import pin_images
-from pipelines.promotion.select import environments_to_deploy, models_to_train
+from pipelines.promotion.select import environments_to_deploy, models_to_train, select_changes
 from tests.clones import commit_all, make_repository
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
-from tests.sample_project import PROJECT
+from tests.sample_project import PROJECT, ROOT
 
 
 @pytest.fixture
@@ -53,6 +55,43 @@ def test_models_are_trained_when_the_first_environment_pins_another_image(projec
     pinned = commit_all(project.root, "Pin")
     file.write_text(file.read_text() + "# another word\n")
     assert models_to_train(project, repository, pinned) == (), "the file changed, but not the pin"
+
+
+@pytest.mark.parametrize(
+    ("change", "only_lists"),
+    [
+        (lambda text: with_environments(text, ("qa",)), True),
+        (lambda text: with_environments(text, ("qa",)).replace("timeout-minutes: 60", "timeout-minutes: 61"), False),
+        (lambda text: text.replace('"staging", ', ""), False),
+        (lambda text: text.replace('["dev"', "['dev'"), False),
+        (lambda text: f"# fromJSON('[\"qa\"]')\n{text}", False),
+        (lambda _: "", False),
+    ],
+)
+def test_only_another_environment_in_the_workflow_respond_is_told_apart_from_code(
+    project: Project, change: Callable[[str], str], only_lists: bool
+) -> None:
+    file = project.root / RESPOND
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text((ROOT / RESPOND).read_text())
+    before = commit_all(project.root, "Before")
+    file.write_text(change(file.read_text()))
+    commit_all(project.root, "After")
+    found = select_changes(Git(project.root), before)
+    assert found.other == (str(RESPOND),)
+    assert found.lists == ((str(RESPOND),) if only_lists else ())
+
+
+def test_a_new_or_removed_workflow_respond_is_code(project: Project) -> None:
+    file, without = project.root / RESPOND, Git(project.root).head()
+    assert not file.exists()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text((ROOT / RESPOND).read_text())
+    added = commit_all(project.root, "Added")
+    assert select_changes(Git(project.root), without).lists == ()
+    file.unlink()
+    commit_all(project.root, "Removed")
+    assert select_changes(Git(project.root), added).lists == ()
 
 
 def test_models_are_trained_when_the_earlier_stack_file_was_missing_or_invalid(project: Project) -> None:

@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.promotion.select_tests import ALL, EVERY_MODEL, OWNERS, PAGES, PROVISIONED, SelectedTests, select_tests
+from pipelines.promotion.select_tests import (
+    ALL,
+    EVERY_MODEL,
+    OWNERS,
+    PAGES,
+    PROVISIONED,
+    WORKFLOWS,
+    SelectedTests,
+    select_tests,
+)
 from tests.sample_project import ROOT
 
 OWNERS_FILE = ".github/CODEOWNERS"
+RESPOND_FILE = ".github/workflows/respond.yml"
 OWN = f"{EVERY_MODEL}[churn]"
 KNOWN = (
     "models/churn/model.yaml",
@@ -67,6 +77,13 @@ def test_every_test_that_reads_the_owners_is_selected_by_their_file() -> None:
     assert found == set(OWNERS)
 
 
+def test_another_environment_in_the_workflow_respond_affects_the_tests_of_workflows() -> None:
+    known = (*KNOWN, *WORKFLOWS)
+    found = select_tests([RESPOND_FILE], known.__contains__, added_environments=(RESPOND_FILE,))
+    assert found == SelectedTests(tuple(sorted(WORKFLOWS)), types=False)
+    assert select(RESPOND_FILE, known=known) == ALL
+
+
 def test_a_page_affects_the_tests_of_the_pages() -> None:
     assert select("docs/on-call.md", "README.md") == SelectedTests(tuple(sorted(PAGES)), types=False)
 
@@ -93,9 +110,8 @@ def test_every_selected_test_exists() -> None:
     """A path that no longer exists would leave a change untested."""
     exists = lambda path: (ROOT / path).exists()  # noqa: E731
     files = ("data-contracts/x", "tests/models/x", "Pulumi.dev.yaml", "docs/x", "models/x/model.yaml", OWNERS_FILE)
-    for path in {path for file in files for path in select_tests([file], lambda _: True).paths} - {
-        "tests/models/test_x.py"
-    }:
+    selected = {path for file in files for path in select_tests([file], lambda _: True).paths}
+    for path in {*selected, *WORKFLOWS} - {"tests/models/test_x.py"}:
         file, _, test = path.removesuffix("[x]").partition("::")
         assert exists(file), path
         assert not test or f"def {test}(name: str" in (ROOT / file).read_text()
