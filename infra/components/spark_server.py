@@ -16,9 +16,8 @@ from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.pod import PodArgs, pod_spec
 from infra.components.spark_workers import (
     DRIVER_PORT,
-    WORKER_PORT,
     WORKER_LABELS,
-    WORKERS,
+    WORKER_PORT,
     SparkWorkers,
     SparkWorkersArgs,
     memory_settings,
@@ -30,9 +29,7 @@ from infra.policies.exemptions import exemptions
 from pipelines.declarations.environment import PRIVATE_RANGES
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import table_name
-
-NAME = "spark"
-"""Name of the Deployment, of its Service and of its workload."""
+from pipelines.declarations.spark_jobs import SPARK_SERVER, SPARK_WORKER
 
 PORT = 50051
 """Port of the server, and of its Service."""
@@ -85,7 +82,7 @@ class SparkServer(pulumi.ComponentResource):
     """
 
     def __init__(self, args: SparkServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("mlops:data:SparkServer", NAME, None, opts)
+        super().__init__("mlops:data:SparkServer", SPARK_SERVER, None, opts)
         config = args.context.environment.config
         remote, has_workers = config.spark.remote, config.spark.workers > 0
         if remote is not None:
@@ -94,15 +91,15 @@ class SparkServer(pulumi.ComponentResource):
             self.access = _access(remote, port, peers)
         else:
             self._server(args)
-            address = f"sc://{NAME}.{config.spark_namespace}.svc:{PORT}"
-            self.access = _access(address, PORT, [_pods_of(config.spark_namespace, selector(NAME))])
+            address = f"sc://{SPARK_SERVER}.{config.spark_namespace}.svc:{PORT}"
+            self.access = _access(address, PORT, [_pods_of(config.spark_namespace, selector(SPARK_SERVER))])
         self.register_outputs(exemptions({**_EXEMPTION, **(_WITH_WORKERS if has_workers else {})}))
 
     def _server(self, args: SparkServerArgs) -> None:
         context, child = args.context, pulumi.ResourceOptions(parent=self)
         environment, config = context.environment, context.environment.config
         namespace = Namespace(
-            NAME,
+            SPARK_SERVER,
             NamespaceArgs(environment=environment, adopting=args.adopting, name=config.spark_namespace),
             child,
         ).name
@@ -115,15 +112,14 @@ class SparkServer(pulumi.ComponentResource):
                 environment=environment,
                 namespace=namespace,
                 statements=statements,
-                server=NAME,
                 clients=len(args.clients),
             )
-            SparkWorkers(WORKERS, workers, child)
+            SparkWorkers(SPARK_WORKER, workers, child)
             peers = [{"podSelector": {"matchLabels": WORKER_LABELS}}]
             ingress.append(_rule("from", peers, DRIVER_PORT))
             egress.append(_rule("to", peers, WORKER_PORT))
         workload = Workload(
-            NAME,
+            SPARK_SERVER,
             WorkloadArgs(
                 environment=environment,
                 namespace=namespace,
@@ -135,15 +131,15 @@ class SparkServer(pulumi.ComponentResource):
             child,
         )
         # A deployment needs no node for the server, so do not wait for pods: jobs wait for a server that starts.
-        shared = metadata(environment, NAME, None)
+        shared = metadata(environment, SPARK_SERVER, None)
         annotations = {**shared["annotations"], "pulumi.com/skipAwait": "true"}
-        described = {"name": NAME, "namespace": namespace, **shared, "annotations": annotations}
+        described = {"name": SPARK_SERVER, "namespace": namespace, **shared, "annotations": annotations}
         k8s.core.v1.Service(
-            NAME,
+            SPARK_SERVER,
             metadata=described,
             spec={
                 "type": "ClusterIP",
-                "selector": selector(NAME),
+                "selector": selector(SPARK_SERVER),
                 "ports": [{"name": "grpc", "port": PORT, "targetPort": "grpc", "protocol": "TCP"}],
             },
             opts=child,
@@ -166,7 +162,7 @@ class SparkServer(pulumi.ComponentResource):
         pod = PodArgs(
             environment=environment,
             name="sail",
-            service_account=NAME,
+            service_account=SPARK_SERVER,
             image=image,
             command=["python", "-m", "pipelines.data.sail_process", "$(HOST)", str(PORT)],
             descriptor=args.context.descriptor,
@@ -185,15 +181,15 @@ class SparkServer(pulumi.ComponentResource):
             },
             pod={"automountServiceAccountToken": settings.workers > 0},
         )
-        shared = metadata(environment, NAME, None)
+        shared = metadata(environment, SPARK_SERVER, None)
         k8s.apps.v1.Deployment(
-            NAME,
+            SPARK_SERVER,
             metadata=described,
             spec={
                 "replicas": 1,
                 "strategy": {"type": "Recreate"},
                 "revisionHistoryLimit": 2,
-                "selector": {"matchLabels": selector(NAME)},
+                "selector": {"matchLabels": selector(SPARK_SERVER)},
                 "template": {"metadata": shared, "spec": pod_spec(pod)},
             },
             opts=opts,

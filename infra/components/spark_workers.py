@@ -17,10 +17,7 @@ from infra.components.workload import Workload, WorkloadArgs
 from infra.scopes import Environment
 from pipelines.declarations.environment import SparkSettings
 from pipelines.declarations.model import Resources
-from pipelines.declarations.spark_jobs import START_WORKERS
-
-WORKERS = "spark-worker"
-"""Name of the workload of the workers, and of their service account."""
+from pipelines.declarations.spark_jobs import SPARK_SERVER, SPARK_WORKER, SPARK_WORKLOADS, START_WORKERS
 
 DRIVER_PORT = 50052
 """Port of the server for its workers."""
@@ -28,14 +25,15 @@ DRIVER_PORT = 50052
 WORKER_PORT = 50053
 """Port of a worker for the server and for other workers."""
 
-WORKER_LABELS = {**selector("sail"), "app.kubernetes.io/component": "worker"}
+WORKER_LABELS = {**selector(SPARK_WORKLOADS[SPARK_WORKER]), "app.kubernetes.io/component": "worker"}
 """Labels that Sail gives its workers, whatever their template says."""
 
-_SESSIONS_PER_CLIENT = 2
-"""A job that is tried again starts while the workers of its former session may still run."""
+_TIMES = 2
+"""Times the workers that a job may have: while it is tried again, those of its former session may still run, and a
+table whose columns have changed their types has twice as many parts, which Sail runs at once or not at all."""
 
-_TASKS_PER_CORE = 8
-"""Sail refuses a query with more partitions than all workers run tasks, so a core has room for several small ones."""
+_TASKS_PER_CORE = 2
+"""Tasks that a worker runs at the same time: while one computes, another reads."""
 
 _LOST_AFTER_SECONDS = 60
 
@@ -48,14 +46,12 @@ class SparkWorkersArgs:
         environment: the environment of the server.
         namespace: the Kubernetes namespace of the server, where nothing else runs.
         statements: statements of the workers' role.
-        server: name of the server's workload.
         clients: number of jobs that may use the server at the same time.
     """
 
     environment: Environment
     namespace: pulumi.Input[str]
     statements: Statements
-    server: str
     clients: int
 
 
@@ -65,7 +61,7 @@ class SparkWorkers(pulumi.ComponentResource):
     def __init__(self, name: str, args: SparkWorkersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:data:SparkWorkers", name, None, opts)
         environment, child = args.environment, pulumi.ResourceOptions(parent=self)
-        server = {"podSelector": {"matchLabels": selector(args.server)}}
+        server = {"podSelector": {"matchLabels": selector(SPARK_SERVER)}}
         workers = {"podSelector": {"matchLabels": WORKER_LABELS}}
         Workload(
             name,
@@ -90,7 +86,7 @@ class SparkWorkers(pulumi.ComponentResource):
             name,
             metadata=described,
             role_ref={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role.metadata["name"]},
-            subjects=[{"kind": "ServiceAccount", "name": args.server, "namespace": args.namespace}],
+            subjects=[{"kind": "ServiceAccount", "name": SPARK_SERVER, "namespace": args.namespace}],
             opts=child,
         )
         k8s.core.v1.ResourceQuota(
@@ -101,7 +97,7 @@ class SparkWorkers(pulumi.ComponentResource):
 
 def _quota(settings: SparkSettings, clients: int) -> dict[str, str]:
     """Return what all pods of the namespace may use together: the server, and the workers of each job."""
-    pods = 1 + settings.workers * clients * _SESSIONS_PER_CLIENT
+    pods = 1 + settings.workers * clients * _TIMES
     cpu, memory = str(int(settings.cpu) * pods), f"{int(settings.memory.removesuffix('Gi')) * pods}Gi"
     return {
         "pods": str(pods),
@@ -120,14 +116,15 @@ def worker_settings(environment: Environment, image: str) -> list[dict[str, Any]
         "SAIL_MODE": "kubernetes-cluster",
         "SAIL_CLUSTER__DRIVER_LISTEN_PORT": str(DRIVER_PORT),
         "SAIL_CLUSTER__WORKER_INITIAL_COUNT": str(settings.workers),
-        "SAIL_CLUSTER__WORKER_MAX_COUNT": str(settings.workers),
+        "SAIL_CLUSTER__WORKER_MAX_COUNT": str(settings.workers * _TIMES),
         "SAIL_CLUSTER__WORKER_TASK_SLOTS": str(cores * _TASKS_PER_CORE),
         "SAIL_CLUSTER__WORKER_HEARTBEAT_TIMEOUT_SECS": str(_LOST_AFTER_SECONDS),
-        "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(settings.workers * cores),
+        # A task for each place: Sail fills one worker before it uses the next.
+        "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(settings.workers * cores * _TASKS_PER_CORE),
         "SAIL_KUBERNETES__IMAGE": image,
         "SAIL_KUBERNETES__NAMESPACE": environment.config.spark_namespace,
-        "SAIL_KUBERNETES__WORKER_POD_NAME_PREFIX": f"{WORKERS}-",
-        "SAIL_KUBERNETES__WORKER_SERVICE_ACCOUNT_NAME": WORKERS,
+        "SAIL_KUBERNETES__WORKER_POD_NAME_PREFIX": f"{SPARK_WORKER}-",
+        "SAIL_KUBERNETES__WORKER_SERVICE_ACCOUNT_NAME": SPARK_WORKER,
         "SAIL_KUBERNETES__WORKER_POD_TEMPLATE": json.dumps(worker_template(environment, image)),
     }
     fields = {
@@ -147,7 +144,7 @@ def worker_template(environment: Environment, image: str) -> dict[str, Any]:
     pod = PodArgs(
         environment=environment,
         name="worker",
-        service_account=WORKERS,
+        service_account=SPARK_WORKER,
         image=image,
         command=["python", "-m", "pipelines.data.sail_process"],  # Sail adds the argument `worker`
         descriptor=None,
@@ -160,7 +157,7 @@ def worker_template(environment: Environment, image: str) -> dict[str, Any]:
         container={"ports": [{"name": "worker", "containerPort": WORKER_PORT}]},
         pod={"topologySpreadConstraints": _spread()},
     )
-    return {"metadata": {"labels": labels(environment, WORKERS, None)}, "spec": pod_spec(pod)}
+    return {"metadata": {"labels": labels(environment, SPARK_WORKER, None)}, "spec": pod_spec(pod)}
 
 
 def memory_settings(settings: SparkSettings) -> list[dict[str, Any]]:

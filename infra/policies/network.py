@@ -101,7 +101,11 @@ def pod_creator_apart(graph: Graph) -> Iterator[Finding]:
             continue
         for account in accounts:
             places = (role.at("metadata", "namespace"), account.at("metadata", "namespace"))
-            if UNKNOWN not in places and places[0] == places[1] and graph.outermost(account) is not graph.outermost(role):
+            if (
+                UNKNOWN not in places
+                and places[0] == places[1]
+                and graph.outermost(account) is not graph.outermost(role)
+            ):
                 yield role, f"may create pods that run as {account.name}, of another component"
 
 

@@ -49,7 +49,9 @@ def refusal(quotas: Iterable[Object], pods: Iterable[Object], spec: Mapping[str,
         over = sorted(name for name in hard if asked[name] + used[name] > hard[name])
         if over:
             parts = (("requested", asked), ("used", used), ("limited", hard))
-            shown = (f"{what}: " + ",".join(f"{name}={text(name, each[name])}" for name in over) for what, each in parts)
+            shown = (
+                f"{what}: " + ",".join(f"{name}={text(name, each[name])}" for name in over) for what, each in parts
+            )
             return f"exceeded quota: {name_of(quota)}, {', '.join(shown)}"
     return None
 
@@ -112,7 +114,8 @@ def refusal_in(store: ObjectStore, namespace: str, spec: Mapping[str, Any]) -> s
 
 
 def _hard(quota: Object) -> Amounts:
-    return {name: quantity(value) for name, value in ((quota.get("spec") or {}).get("hard") or {}).items()}
+    """Return the limits of a quota. As on Kubernetes, they hold once its controller has seen the quota."""
+    return {name: quantity(value) for name, value in ((quota.get("status") or {}).get("hard") or {}).items()}
 
 
 def _specs(pods: Iterable[Object]) -> list[Mapping[str, Any]]:

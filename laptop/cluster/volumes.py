@@ -2,8 +2,9 @@
 
 Pods are processes that share this machine's files, so nothing can be mounted at a `mountPath`. Instead a volume is a
 folder of the pod, and every mention of the `mountPath` in the container's variables, `command` and `args` is replaced
-by that folder, except in JSON objects. A container that has a path only in its code is refused (see `supported`). /tmp is the exception: it
-is the pod's TMPDIR. Files are written once, before the container starts; later changes of a ConfigMap have no effect.
+by that folder, except in JSON objects. A container that has a path only in its code is refused (see `supported`). /tmp
+is the exception: it is the pod's TMPDIR. Files are written once, before the container starts; later changes of a
+ConfigMap have no effect.
 """
 
 from __future__ import annotations

@@ -14,6 +14,12 @@ from pipelines.declarations.project import Project
 START_WORKERS = ("create", "deletecollection", "get")
 """Verbs on pods with which Sail starts workers, names its own pod as their owner, and removes them."""
 
+SPARK_SERVER = "spark"
+SPARK_WORKER = "spark-worker"
+
+SPARK_WORKLOADS = {SPARK_SERVER: SPARK_SERVER, SPARK_WORKER: "sail"}
+"""Workload in the namespace of a Spark server → name label of its pods; that of workers is Sail's."""
+
 
 @dataclass(frozen=True)
 class SparkJobs:
@@ -35,9 +41,7 @@ class SparkJobs:
         return (*map(monitor_name, self.monitored), *map(training_name, self.trained))
 
 
-def spark_jobs(
-    config: EnvironmentConfig, contracts: Mapping[str, Contract], models: Mapping[str, Model]
-) -> SparkJobs:
+def spark_jobs(config: EnvironmentConfig, contracts: Mapping[str, Contract], models: Mapping[str, Model]) -> SparkJobs:
     """Return the jobs of an environment that need a Spark server.
 
     Args:

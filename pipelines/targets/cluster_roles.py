@@ -68,7 +68,8 @@ SPARK_RIGHTS = (
     Right("rbac.authorization.k8s.io", "roles", MANAGE, LOOK, "the server's right to start workers"),
     Right("rbac.authorization.k8s.io", "rolebindings", MANAGE, LOOK, "the server's right to start workers"),
     # Kubernetes lets nobody give a right that they do not have.
-    Right("", "pods", START_WORKERS, (), "given to the server"),
+    Right("", "pods", (*START_WORKERS, "list"), (), "the right that the server gets; the log of the server"),
+    Right("", "pods/log", ("get",), (), "the log of the server and its workers"),
 )
 """Rights in the namespace of an environment's Spark server."""
 
