@@ -22,11 +22,13 @@ class NamespaceArgs:
         environment: the environment that the namespace belongs to.
         adopting: Kubernetes provider that takes over a namespace that exists; None for the default provider.
         name: the namespace's name; None for that of the environment's jobs and endpoints.
+        protected: whether Pulumi must refuse to delete it, unless the environment is disposable.
     """
 
     environment: Environment
     adopting: k8s.Provider | None = None
     name: str | None = None
+    protected: bool = True
 
 
 class Namespace(pulumi.ComponentResource):
@@ -55,7 +57,7 @@ class Namespace(pulumi.ComponentResource):
                 "annotations": owner_annotations(environment, None),
             },
             opts=pulumi.ResourceOptions.merge(
-                child, pulumi.ResourceOptions(protect=environment.protected, provider=args.adopting)
+                child, pulumi.ResourceOptions(protect=environment.protected and args.protected, provider=args.adopting)
             ),
         )
         self.name: pulumi.Output[str] = namespace.metadata["name"]

@@ -34,7 +34,10 @@ from pipelines.declarations.spark_jobs import SPARK_SERVER, SPARK_WORKER
 PORT = 50051
 """Port of the server, and of its Service."""
 
-_EXEMPTION = {"k8s-survives-a-drain": "a session lives in one server; a job that lost its server is tried again"}
+_EXEMPTION = {
+    "k8s-survives-a-drain": "a session lives in one server; a job that lost its server is tried again",
+    "state-protected": "the namespace holds no data, and goes when no contract needs the server",
+}
 _WITH_WORKERS = {"k8s-own-account": "the server starts its workers by the cluster's API, in a namespace of its own"}
 
 
@@ -100,7 +103,9 @@ class SparkServer(pulumi.ComponentResource):
         environment, config = context.environment, context.environment.config
         namespace = Namespace(
             SPARK_SERVER,
-            NamespaceArgs(environment=environment, adopting=args.adopting, name=config.spark_namespace),
+            NamespaceArgs(
+                environment=environment, adopting=args.adopting, name=config.spark_namespace, protected=False
+            ),
             child,
         ).name
         tables = [f"{environment.catalog_database}/{table_name(dataset)}/" for dataset in args.datasets]

@@ -138,6 +138,14 @@ def test_the_server_has_a_namespace_of_its_own_that_is_restricted_and_denies_all
     assert graph.one("aws:eks/podIdentityAssociation:PodIdentityAssociation", "spark").at("namespace") == SPARK
 
 
+def test_a_server_that_no_contract_needs_any_more_can_go(tmp_path: Path) -> None:
+    kept = ("Pulumi.dev.yaml", ("config", "mlops:environment", "disposable"), False)
+    graph = recorded(tmp_path, ON_SPARK, kept)
+    protected = {name: one.protect for name, one in graph.of_type("kubernetes:core/v1:Namespace").items()}
+    assert protected == {"namespace": True, "spark": False}
+    assert violations(graph.resources, RULES) == []
+
+
 # With workers
 
 
