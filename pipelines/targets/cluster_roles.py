@@ -17,9 +17,9 @@ LOOK = ("get",)
 
 @dataclass(frozen=True)
 class Right:
-    """Verbs on a resource of an environment's namespace.
+    """Verbs on a resource of a namespace.
 
-    `make conformance` shows that each verb is used, and that no other is needed.
+    `make conformance` shows that each verb of `RIGHTS` is used, and that no other is needed.
 
     Attributes:
         group: API group; "" for the core group.
