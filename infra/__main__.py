@@ -40,6 +40,7 @@ from pipelines.declarations.names import (
     training_name,
 )
 from pipelines.declarations.project import Project
+from pipelines.declarations.spark_jobs import spark_jobs
 
 
 def provision() -> None:
@@ -89,20 +90,23 @@ def provision() -> None:
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
-        large = {name for name, each in contracts.items() if each.engine == "spark"}
-        trained = {name: model for name, model in models.items() if model.contract in large}
-        clients = (*(monitor_name(name) for name in monitored if name in large), *map(training_name, trained))
+        on_spark = spark_jobs(environment.config, contracts, models)
         spark = None
-        if clients:
-            datasets = sorted(large.intersection({*monitored, *(model.contract for model in trained.values())}))
-            server = SparkServerArgs(context=context, datasets=datasets, clients=clients, storage=storage)
+        if on_spark.names:
+            server = SparkServerArgs(
+                context=context,
+                datasets=on_spark.datasets,
+                clients=on_spark.names,
+                storage=storage,
+                adopting=kubernetes.adopting,
+            )
             spark = SparkServer(server, on_cluster).access
         for name in monitored:
             monitor = DataMonitorArgs(
                 context=context,
                 contract=contracts[name],
                 storage=storage,
-                spark=spark if name in large else None,
+                spark=spark if name in on_spark.monitored else None,
             )
             DataMonitor(name, monitor, on_cluster)
         jobs += map(monitor_name, monitored)
@@ -112,7 +116,7 @@ def provision() -> None:
                 model=model,
                 storage=storage,
                 registry=registry,
-                spark=spark if name in trained else None,
+                spark=spark if name in on_spark.trained else None,
             )
             TrainingJob(name, training, on_cluster)
             jobs.append(training_name(name))

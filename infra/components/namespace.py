@@ -1,4 +1,4 @@
-"""The Kubernetes namespace of an environment: restricted pods, and no traffic unless a network policy allows it."""
+"""A Kubernetes namespace of an environment: restricted pods, and no traffic unless a network policy allows it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ class NamespaceArgs:
     Attributes:
         environment: the environment that the namespace belongs to.
         adopting: Kubernetes provider that takes over a namespace that exists; None for the default provider.
+        name: the namespace's name; None for that of the environment's jobs and endpoints.
+        protected: whether Pulumi must refuse to delete it, unless the environment is disposable.
     """
 
     environment: Environment
     adopting: k8s.Provider | None = None
+    name: str | None = None
+    protected: bool = True
 
 
 class Namespace(pulumi.ComponentResource):
@@ -36,27 +40,24 @@ class Namespace(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NamespaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:cluster:Namespace", name, None, opts)
-        environment = args.environment
+        environment, own = args.environment, args.name or args.environment.config.namespace
         child = pulumi.ResourceOptions(parent=self)
         security = {
             f"pod-security.kubernetes.io/{mode}{suffix}": value
             for mode in ("enforce", "audit", "warn")
             for suffix, value in (("", "restricted"), ("-version", POD_SECURITY_VERSION))
         }
+        # A pod becomes ready only after the load balancer has found it healthy.
+        endpoints = {} if args.name else {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
         namespace = k8s.core.v1.Namespace(
             name,
             metadata={
-                "name": environment.config.namespace,
-                "labels": {
-                    **labels(environment, environment.config.namespace, None),
-                    **security,
-                    # A pod becomes ready only after the load balancer has found it healthy.
-                    "elbv2.k8s.aws/pod-readiness-gate-inject": "enabled",
-                },
+                "name": own,
+                "labels": {**labels(environment, own, None), **security, **endpoints},
                 "annotations": owner_annotations(environment, None),
             },
             opts=pulumi.ResourceOptions.merge(
-                child, pulumi.ResourceOptions(protect=environment.protected, provider=args.adopting)
+                child, pulumi.ResourceOptions(protect=environment.protected and args.protected, provider=args.adopting)
             ),
         )
         self.name: pulumi.Output[str] = namespace.metadata["name"]

@@ -29,7 +29,7 @@ class PodArgs:
         service_account: the pod's service account.
         image: reference of the image by digest (`<repository>@sha256:…`).
         command: the container's command.
-        descriptor: the environment's descriptor as JSON.
+        descriptor: the environment's descriptor as JSON; None if the container needs none.
         resources: requests and limits of the container.
         scratch: size of the volume at /tmp (`1Gi`).
         variables: environment variables (`EnvVar`) to add.
@@ -42,7 +42,7 @@ class PodArgs:
     service_account: str
     image: str
     command: Sequence[str]
-    descriptor: pulumi.Input[str]
+    descriptor: pulumi.Input[str] | None
     resources: Resources
     scratch: str
     variables: Sequence[Mapping[str, Any]] = ()
@@ -74,7 +74,7 @@ def pod_spec(args: PodArgs) -> dict[str, Any]:
                 "imagePullPolicy": "IfNotPresent",
                 "command": list(args.command),
                 "env": [
-                    {"name": VARIABLE, "value": args.descriptor},
+                    *([] if args.descriptor is None else [{"name": VARIABLE, "value": args.descriptor}]),
                     {"name": "IMAGE_DIGEST", "value": args.image.rpartition("@")[2]},
                     {"name": "AWS_REGION", "value": region},
                     {"name": "AWS_DEFAULT_REGION", "value": region},

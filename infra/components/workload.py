@@ -35,6 +35,8 @@ class WorkloadArgs:
         model: the model that the workload belongs to; None if all models share it.
         ingress: ingress rules of the network policy; none to accept no connections.
         egress: egress rules to add to those for DNS, AWS and Pod Identity.
+        namespace_name: name of the namespace; None for the environment's own.
+        pod_labels: labels that select the pods; None for the name label.
     """
 
     environment: Environment
@@ -43,6 +45,8 @@ class WorkloadArgs:
     model: Model | None = None
     ingress: Sequence[Mapping[str, Any]] = ()
     egress: Sequence[Mapping[str, Any]] = ()
+    namespace_name: str | None = None
+    pod_labels: Mapping[str, str] | None = None
 
 
 class Workload(pulumi.ComponentResource):
@@ -63,7 +67,7 @@ class Workload(pulumi.ComponentResource):
             name,
             name=environment.role_name(name),
             description=f"Permissions of the pods of {name} in {environment.prefix}",
-            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(environment, name)),
+            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(args, name)),
             permissions_boundary=environment.permissions_boundary,
             tags=environment.tags(args.model),
             opts=child,
@@ -91,7 +95,7 @@ class Workload(pulumi.ComponentResource):
             name,
             metadata=object_metadata,
             spec={
-                "podSelector": {"matchLabels": selector(name)},
+                "podSelector": {"matchLabels": dict(args.pod_labels or selector(name))},
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": list(args.ingress),
                 "egress": [*_egress(environment.config.dns_cidrs), *args.egress],
@@ -103,11 +107,12 @@ class Workload(pulumi.ComponentResource):
         self.register_outputs({"role_arn": role.arn})
 
 
-def _trust_policy(environment: Environment, service_account: str) -> dict[str, Any]:
+def _trust_policy(args: WorkloadArgs, service_account: str) -> dict[str, Any]:
     """Trust EKS Pod Identity, and only for one service account of the environment's cluster.
 
     Source: EKS user guide, "Create IAM role with trust policy required by EKS Pod Identity".
     """
+    environment = args.environment
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -120,7 +125,7 @@ def _trust_policy(environment: Environment, service_account: str) -> dict[str, A
                     "StringEquals": {
                         "aws:SourceAccount": environment.account,
                         "aws:RequestTag/eks-cluster-name": environment.config.cluster,
-                        "aws:RequestTag/kubernetes-namespace": environment.config.namespace,
+                        "aws:RequestTag/kubernetes-namespace": args.namespace_name or environment.config.namespace,
                         "aws:RequestTag/kubernetes-service-account": service_account,
                     }
                 },

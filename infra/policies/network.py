@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from infra.policies.pod_owners import pod_owners
 from infra.policies.pods import NAMESPACE
@@ -15,6 +16,7 @@ _SERVICE = "kubernetes:core/v1:Service"
 _RBAC = "kubernetes:rbac.authorization.k8s.io/v1:"
 _ANY_ADDRESS = ("0.0.0.0/0", "::/0")
 _READ = {"get", "list", "watch", "*"}
+_MAKE_PODS = {"pods", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs", "cronjobs", "rollouts", "*"}
 
 
 @rule("k8s-default-deny", "A namespace denies all traffic that no network policy allows", "CKV2_K8S_6")
@@ -82,3 +84,32 @@ def rbac_named(graph: Graph) -> Iterator[Finding]:
     for binding in graph.of_type(f"{_RBAC}RoleBinding", f"{_RBAC}ClusterRoleBinding"):
         if binding.at("roleRef", "name") == "cluster-admin":
             yield binding, "grants cluster-admin"
+
+
+@rule(
+    "k8s-pod-creator-apart",
+    "Who may create pods does so in a namespace that holds no other component's service accounts",
+)
+def pod_creator_apart(graph: Graph) -> Iterator[Finding]:
+    """Find roles by which a pod could run as the service account of any other workload, and use its IAM role."""
+    accounts = graph.of_type("kubernetes:core/v1:ServiceAccount")
+    for role in graph.of_type(f"{_RBAC}Role", f"{_RBAC}ClusterRole"):
+        if not any(_creates_pods(allowed) for allowed in elements(role.at("rules"))):
+            continue
+        if role.type == f"{_RBAC}ClusterRole":
+            yield role, "may create pods in every namespace"
+            continue
+        for account in accounts:
+            places = (role.at("metadata", "namespace"), account.at("metadata", "namespace"))
+            if (
+                UNKNOWN not in places
+                and places[0] == places[1]
+                and graph.outermost(account) is not graph.outermost(role)
+            ):
+                yield role, f"may create pods that run as {account.name}, of another component"
+
+
+def _creates_pods(allowed: Any) -> bool:
+    return bool({"create", "*"} & set(elements(at(allowed, "verbs")))) and bool(
+        _MAKE_PODS & set(elements(at(allowed, "resources")))
+    )

@@ -177,6 +177,16 @@ class Graph:
             current = self.by_urn.get(current.parent)
         return None
 
+    def outermost(self, resource: PlannedResource) -> PlannedResource:
+        """Return the outermost component that contains a resource, or the resource itself."""
+        seen: set[str] = set()
+        while (above := self.by_urn.get(resource.parent)) is not None and above.package != "pulumi":
+            if above.urn in seen:
+                break
+            seen.add(above.urn)
+            resource = above
+        return resource
+
     @cached_property
     def disposable(self) -> bool:
         """True if all tagged resources are tagged as disposable."""

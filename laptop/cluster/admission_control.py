@@ -12,6 +12,7 @@ from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.object_validation import validate
 from laptop.cluster.objects import Object, ObjectStore, is_deleting
 from laptop.cluster.pod_security import ENFORCE, ENFORCE_VERSION, violations
+from laptop.cluster.quotas import refusal_in
 from laptop.cluster.refusals import FORBIDDEN, TYPE_INVALID, FieldProblem, forbidden, invalid
 from laptop.cluster.supported import unsupported
 
@@ -46,6 +47,8 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
     if kind is POD and old is None:
         _check_pod_security(store, namespace, name, obj["spec"])
         _check_service_account(store, namespace, name, obj["spec"])
+        if why := refusal_in(store, namespace, obj["spec"]):
+            raise forbidden(POD, name, why)
 
 
 def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:

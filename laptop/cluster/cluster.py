@@ -42,6 +42,7 @@ from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import DEFAULT_REGION, NodeAccount
 from laptop.cluster.node_capacity import NodeCapacity
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore
+from laptop.cluster.quotas import ResourceQuotas
 from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollout_controller import Rollouts
 from laptop.cluster.router import Router
@@ -191,6 +192,7 @@ class Cluster:
             Jobs(managed),
             CronJobs(managed),
             ServiceEndpoints(managed),
+            ResourceQuotas(managed),
             Rollouts(argo, self._time_scale),
             Analyses(argo, self._time_scale),
         ]

@@ -77,6 +77,7 @@ SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events", short_names=("ev",))
 ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",))
 VOLUME_CLAIM = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",))
+RESOURCE_QUOTA = Kind("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",))
 JOB = Kind("batch", "v1", "Job", "jobs", in_all=True)
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), in_all=True)
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", short_names=("deploy",), in_all=True, scales=True)
@@ -104,7 +105,7 @@ KINDS: tuple[Kind, ...] = (
     EVENT,
     ENDPOINTS,
     VOLUME_CLAIM,
-    Kind("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",)),
+    RESOURCE_QUOTA,
     Kind("", "v1", "LimitRange", "limitranges", short_names=("limits",)),
     JOB,
     CRON_JOB,

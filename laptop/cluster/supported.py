@@ -8,8 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, JOB, NAMESPACE, ROLLOUT, VOLUME_CLAIM, Kind
+from laptop.cluster.kinds import (
+    ANALYSIS_RUN,
+    ANALYSIS_TEMPLATE,
+    CRON_JOB,
+    JOB,
+    NAMESPACE,
+    RESOURCE_QUOTA,
+    ROLLOUT,
+    VOLUME_CLAIM,
+    Kind,
+)
 from laptop.cluster.pod_security import ENFORCE
+from laptop.cluster.quotas import ENFORCED
 from laptop.cluster.templates import pod_spec_of
 from laptop.cluster.volumes import SCRATCH, mentions
 
@@ -29,7 +40,7 @@ _FIELD_REFS = {
     "status.podIP",
     "status.hostIP",
 }
-_NOT_ENFORCED = ("ResourceQuota", "LimitRange")
+_NOT_ENFORCED = ("LimitRange",)
 _JOB_FIELDS = ("successPolicy", "backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _VOLUMES = ("emptyDir", "configMap", "secret")
@@ -43,6 +54,8 @@ def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
     found: list[str] = []
     if kind == NAMESPACE:
         found += _namespace(obj["metadata"].get("labels") or {})
+    if kind == RESOURCE_QUOTA:
+        found += _quota(spec)
     if kind == JOB:
         found += _job(spec)
     if kind == CRON_JOB:
@@ -63,6 +76,15 @@ def _namespace(labels: dict[str, str]) -> list[str]:
     if level not in ("privileged", "restricted"):
         return [f"metadata.labels: {ENFORCE}: {level} is not supported; expected restricted or privileged"]
     return []
+
+
+def _quota(spec: dict[str, Any]) -> Iterator[str]:
+    for name in spec.get("hard") or {}:
+        if name not in ENFORCED:
+            yield f"spec.hard[{name}]: not supported; expected one of {', '.join(ENFORCED)}"
+    for field in ("scopes", "scopeSelector"):
+        if spec.get(field):
+            yield f"spec.{field}: not supported"
 
 
 def _job(spec: dict[str, Any]) -> list[str]:

@@ -2,8 +2,9 @@
 
 Pods are processes that share this machine's files, so nothing can be mounted at a `mountPath`. Instead a volume is a
 folder of the pod, and every mention of the `mountPath` in the container's variables, `command` and `args` is replaced
-by that folder. A container that has a path only in its code is refused (see `supported`). /tmp is the exception: it
-is the pod's TMPDIR. Files are written once, before the container starts; later changes of a ConfigMap have no effect.
+by that folder, except in JSON objects. A container that has a path only in its code is refused (see `supported`). /tmp
+is the exception: it is the pod's TMPDIR. Files are written once, before the container starts; later changes of a
+ConfigMap have no effect.
 """
 
 from __future__ import annotations
@@ -61,7 +62,12 @@ def mounts_of(container: Mapping[str, Any], volumes: Mapping[str, Path], scratch
 
 
 def replace_paths(text: str, mounts: Mapping[str, Path]) -> str:
-    """Replace the mountPaths in a text by their folders, where they are a whole path or the beginning of one."""
+    """Replace the mountPaths in a text by their folders, where they are a whole path or the beginning of one.
+
+    A JSON object is left unchanged: its paths may be meant for another container, as in a pod template.
+    """
+    if text.startswith("{"):
+        return text
     for path in sorted(mounts, key=len, reverse=True):
         pattern = rf"(?<![\w./-]){re.escape(path.rstrip('/'))}(?![\w.-])"
         text = re.sub(pattern, lambda _, folder=mounts[path]: str(folder), text)  # type: ignore[misc]

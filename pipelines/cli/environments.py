@@ -166,16 +166,18 @@ def cluster() -> None:
 @environment_option
 @click.option("--apply", "applies", is_flag=True, help="Apply them with KUBECONFIG, as an administrator.")
 def roles(environment: str, applies: bool) -> None:
-    """Print the namespace and the roles of the deploy and preview role.
+    """Print the namespaces and the roles of the deploy and preview role.
 
     The roles belong to Kubernetes groups. The comments at the end are the commands that put the bootstrap's roles into
     these groups.
     """
+    from pipelines.declarations.spark_jobs import runs_spark_server
     from pipelines.targets.cluster_roles import access_commands, role_manifests
 
     project = Project.find()
     config = project.stack(environment).config
-    objects = role_manifests(project.name, environment, config.environment.namespace)
+    spark = config.environment.spark_namespace if runs_spark_server(project, environment) else None
+    objects = role_manifests(project.name, environment, config.environment.namespace, spark)
     commands = access_commands(project.name, environment, config.environment.cluster, config.region)
     if applies:
         from pipelines.cluster.apply_manifests import apply_manifests

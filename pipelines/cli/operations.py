@@ -62,13 +62,18 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 def logs(name: str, environment: str, follow: bool, since: int | None, target: str) -> None:
     """Show the logs of a model's pods, or of a job's newest run.
 
-    NAME is a model, or a job such as `train-churn`, `predict-churn` or `ingest-customers`.
+    NAME is a model, a job such as `train-churn`, `predict-churn` or `ingest-customers`, or `spark` or `spark-worker`.
     """
     from pipelines.cluster.pod_logs import show_logs
     from pipelines.declarations.names import serving_name
+    from pipelines.declarations.spark_jobs import SPARK_WORKLOADS
 
     opened = open_target(target)
-    namespace = opened.project.stack(environment).config.environment.namespace
-    workload = serving_name(name) if name in opened.project.model_names else name
+    config = opened.project.stack(environment).config.environment
+    namespace, workload = config.namespace, name
+    if name in opened.project.model_names:
+        workload = serving_name(name)
+    elif name in SPARK_WORKLOADS:
+        namespace, workload = config.spark_namespace, SPARK_WORKLOADS[name]
     with opened.using_cluster(environment):
         show_logs(namespace, workload, click.echo, follow=follow, since_seconds=since)

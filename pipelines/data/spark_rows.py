@@ -42,11 +42,11 @@ READ_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class FileGroup:
-    """Data files that store the same columns.
+    """Data files that store columns in the same types.
 
     Attributes:
         paths: URLs or paths of Parquet files.
-        stored: name → Spark's type, as far as these files have the columns.
+        stored: name → Spark's type, as far as one of these files has the columns.
     """
 
     paths: tuple[str, ...]
@@ -119,7 +119,10 @@ def stored_types(schema: Schema) -> dict[str, StoredType]:
 
 
 def group_files(paths: Sequence[str], read_schema: Callable[[str], pa.Schema], names: Iterable[str]) -> list[FileGroup]:
-    """Group data files by the types in which they store columns: servers read only files with one schema at once.
+    """Group data files by the types in which they store columns: servers read no column in two types at once.
+
+    A file that lacks a column is in the same group as files that have it, because the number of groups is limited: Sail
+    runs all their parts at the same time, and refuses more of them than its workers can hold.
 
     Args:
         paths: URLs or paths of Parquet files.
@@ -132,11 +135,17 @@ def group_files(paths: Sequence[str], read_schema: Callable[[str], pa.Schema], n
     wanted = tuple(names)
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         schemas = list(pool.map(read_schema, paths))
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    groups: list[tuple[list[str], dict[str, str]]] = []
     for path, schema in zip(paths, schemas, strict=True):
-        stored = tuple((name, spark_type(schema.field(name).type)) for name in wanted if name in schema.names)
-        groups.setdefault(stored, []).append(path)
-    return [FileGroup(tuple(files), dict(stored)) for stored, files in groups.items()]
+        stored = {name: spark_type(schema.field(name).type) for name in wanted if name in schema.names}
+        for files, known in groups:
+            if all(known.get(name, kind) == kind for name, kind in stored.items()):
+                files.append(path)
+                known |= stored
+                break
+        else:
+            groups.append(([path], stored))
+    return [FileGroup(tuple(files), {name: known[name] for name in wanted if name in known}) for files, known in groups]
 
 
 def spark_type(kind: pa.DataType) -> str:

@@ -90,7 +90,8 @@ def _session(kind: type[SparkSession], remote: str, failure: type[Exception]) ->
     except (failure, RpcError) as error:
         raise MlopsError(
             f"the Spark server {remote} stopped the work: {_first_line(error)}",
-            fix="look at its log; it must be able to read the files in the lake bucket, and run Python of this version",
+            fix="try again, if a worker ended: its part is lost. Or look at the server's log: it must be able to start "
+            "workers, to read the files in the lake bucket, and to run Python of this version",
         ) from error
     finally:
         # `stop` of a session on a Sail server can wait forever. A server forgets idle sessions.

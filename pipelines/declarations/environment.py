@@ -264,15 +264,26 @@ class SparkSettings(Declaration):
 
     Attributes:
         remote: a server outside the program, as `sc://host:port`; None to run one in the cluster.
-        cpu, memory: requests and limits of the server in the cluster, as in Kubernetes.
-        scratch: size of its volume for what does not fit into memory, and of that of a training job, which receives
+        cpu, memory: requests and limits of the server in the cluster and of each worker, as in Kubernetes.
+        scratch: size of their volumes for what does not fit into memory, and of that of a training job, which receives
             the sorted rows.
+        workers: pods that the server starts for the work of one job; 0 to do all work in the server's pod.
     """
 
     remote: Annotated[str, StringConstraints(pattern=r"^sc://[A-Za-z0-9.-]+:[0-9]{2,5}$")] | None = None
     cpu: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,2}$")] = "4"
     memory: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}Gi$")] = "16Gi"
     scratch: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}Gi$")] = "50Gi"
+    workers: Annotated[int, Field(ge=0, le=100)] = 0
+
+    @model_validator(mode="after")
+    def _workers_of_own_server(self) -> SparkSettings:
+        if self.remote is not None and self.workers:
+            raise ValueError(
+                f"workers: 0 with a server elsewhere, which has workers of its own; found {self.workers} and "
+                f"remote: {self.remote}"
+            )
+        return self
 
 
 class CanaryHandling(Declaration):
@@ -366,6 +377,11 @@ class EnvironmentConfig(Declaration):
     canary: CanaryHandling = CanaryHandling()
     spark: SparkSettings = SparkSettings()
     mlflow: MlflowTracking | None = None
+
+    @property
+    def spark_namespace(self) -> str:
+        """Kubernetes namespace of the Spark server. The server may create pods there, so nothing else runs in it."""
+        return f"{self.namespace}-spark"
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

@@ -170,6 +170,11 @@ def _placements(declared: DeclaredEnvironments) -> Iterator[Problem]:
             expected = f"another namespace than that of {seen[key]}, on the same cluster {settings.cluster}"
             yield declared.problem(name, (*_SETTINGS, "namespace"), expected, repr(settings.namespace))
         seen.setdefault(key, name)
+        for other in declared.stacks.values():
+            theirs = other.config.environment
+            if (other.config.region, theirs.cluster, theirs.spark_namespace) == key:
+                expected = f"another namespace than that of a Spark server, on the same cluster {settings.cluster}"
+                yield declared.problem(name, (*_SETTINGS, "namespace"), expected, repr(settings.namespace))
         if settings.namespace in _CLUSTERS_OWN or settings.namespace.startswith("kube-"):
             expected = "its own namespace: the cluster uses this one"
             yield declared.problem(name, (*_SETTINGS, "namespace"), expected, repr(settings.namespace))

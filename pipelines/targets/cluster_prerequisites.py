@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import IN_FLIGHT_METRIC
 from pipelines.declarations.project import Project
+from pipelines.declarations.spark_jobs import runs_spark_server
 from pipelines.targets.checking import check, guarded
-from pipelines.targets.cluster_roles import NAMESPACE_DEPLOY, NAMESPACES_DEPLOY, RIGHTS
+from pipelines.targets.cluster_roles import NAMESPACE_DEPLOY, NAMESPACES_DEPLOY, RIGHTS, SPARK_RIGHTS, Right
 from pipelines.targets.target import Finding
 
 if TYPE_CHECKING:
@@ -98,8 +99,14 @@ def _check_environment(client: Client, project: Project, environment: str) -> It
     yield check(
         f"access for {environment}",
         f"as an administrator: mlops cluster roles --env {environment} --apply (docs/bootstrap.md, step 6)",
-        lambda: _access(client, config.namespace),
+        lambda: _access(client, config.namespace, RIGHTS),
     )
+    if runs_spark_server(project, environment):
+        yield check(
+            f"access for Spark in {environment}",
+            f"as an administrator: mlops cluster roles --env {environment} --apply (docs/bootstrap.md, step 6)",
+            lambda: _access(client, config.spark_namespace, SPARK_RIGHTS),
+        )
 
 
 def _environments_here(project: Project, environments: Sequence[str]) -> tuple[Sequence[str], Finding]:
@@ -267,18 +274,18 @@ def _ingress_class(client: Client, name: str) -> tuple[bool, str]:
     return running, f"{name}: {what}"
 
 
-def _access(client: Client, namespace: str) -> tuple[bool, str]:
+def _access(client: Client, namespace: str, rights: Sequence[Right]) -> tuple[bool, str]:
     """Ask the API server whether this identity may do what a deployment does."""
     denied: list[str] = []
     for verb in NAMESPACE_DEPLOY:
         if not _may(client, "", verb, "", "namespaces", namespace):
             denied.append(f"{verb} the namespace {namespace}")
     denied += [f"{verb} namespaces" for verb in NAMESPACES_DEPLOY if not _may(client, "", verb, "", "namespaces")]
-    for right in RIGHTS:
+    for right in rights:
         refused = [verb for verb in right.deploy if not _may(client, namespace, verb, right.group, right.resource)]
         if refused:
             denied.append(f"{', '.join(refused)} {right.resource}")
-    return not denied, f"not allowed: {'; '.join(denied)}" if denied else f"{len(RIGHTS)} rights in {namespace}"
+    return not denied, f"not allowed: {'; '.join(denied)}" if denied else f"{len(rights)} rights in {namespace}"
 
 
 def _may(client: Client, namespace: str, verb: str, group: str, resource: str, name: str = "") -> bool:

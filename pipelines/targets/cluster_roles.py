@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from pipelines.declarations.spark_jobs import START_WORKERS
 
 MANAGE = ("create", "delete", "get", "list", "patch", "watch")
 """Verbs with which Pulumi manages objects. Before it deletes one, it lists and watches the kind."""
@@ -15,9 +17,9 @@ LOOK = ("get",)
 
 @dataclass(frozen=True)
 class Right:
-    """Verbs on a resource of an environment's namespace.
+    """Verbs on a resource of a namespace.
 
-    `make conformance` shows that each verb is used, and that no other is needed.
+    `make conformance` shows that each verb of `RIGHTS` is used, and that no other is needed.
 
     Attributes:
         group: API group; "" for the core group.
@@ -57,6 +59,20 @@ RIGHTS = (
 )
 """Rights in the namespace of an environment."""
 
+SPARK_RIGHTS = (
+    Right("", "serviceaccounts", MANAGE, LOOK, "the identities of the server and its workers"),
+    Right("", "services", MANAGE, LOOK, "the Service of the server"),
+    Right("", "resourcequotas", MANAGE, LOOK, "what all workers may use together"),
+    Right("networking.k8s.io", "networkpolicies", MANAGE, LOOK, "who reaches the server and its workers"),
+    Right("apps", "deployments", MANAGE, LOOK, "the server"),
+    Right("rbac.authorization.k8s.io", "roles", MANAGE, LOOK, "the server's right to start workers"),
+    Right("rbac.authorization.k8s.io", "rolebindings", MANAGE, LOOK, "the server's right to start workers"),
+    # Kubernetes lets nobody give a right that they do not have.
+    Right("", "pods", (*START_WORKERS, "list"), (), "the right that the server gets; the log of the server"),
+    Right("", "pods/log", ("get",), (), "the log of the server and its workers"),
+)
+"""Rights in the namespace of an environment's Spark server."""
+
 NAMESPACE_DEPLOY = ("delete", "get", "patch")
 NAMESPACE_PREVIEW = ("get",)
 """Verbs on the environment's own Namespace, by name. Nobody but the administrator creates one."""
@@ -75,37 +91,41 @@ def preview_group(project: str) -> str:
     return f"{project}:preview"
 
 
-def role_manifests(project: str, environment: str, namespace: str) -> list[dict[str, Any]]:
+def role_manifests(project: str, environment: str, namespace: str, spark: str | None = None) -> list[dict[str, Any]]:
     """Return the objects to apply in an environment's cluster, in order.
 
-    The namespace comes first, because a Role cannot exist without one. The program then takes the namespace over.
+    A namespace comes first, because a Role cannot exist without one. The program then takes the namespaces over.
 
     Args:
         project: the project's name.
         environment: the environment's name.
         namespace: its Kubernetes namespace.
+        spark: namespace of its Spark server; None if it has none.
     """
-    objects: list[dict[str, Any]] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}]
+    places = {namespace: RIGHTS} | ({spark: SPARK_RIGHTS} if spark is not None else {})
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}} for place in places
+    ]
     for name, group, own, every in (
         (f"{project}-deploy", deploy_group(project, environment), NAMESPACE_DEPLOY, NAMESPACES_DEPLOY),
         (f"{project}-preview", preview_group(project), NAMESPACE_PREVIEW, ()),
     ):
         cluster_name = f"{name}-{environment}"
-        rules = list(_rules(deploy=name.endswith("-deploy")))
-        on_namespaces = [_rule("", "namespaces", own, [namespace])]
+        on_namespaces = [_rule("", "namespaces", own, list(places))]
         if every:
             on_namespaces.append(_rule("", "namespaces", every))
         objects += [
             _role("ClusterRole", cluster_name, None, on_namespaces),
             _binding("ClusterRole", cluster_name, None, group),
-            _role("Role", name, namespace, rules),
-            _binding("Role", name, namespace, group),
         ]
+        for place, rights in places.items():
+            rules = list(_rules(rights, deploy=name.endswith("-deploy")))
+            objects += [_role("Role", name, place, rules), _binding("Role", name, place, group)]
     return objects
 
 
-def _rules(*, deploy: bool) -> Iterator[dict[str, Any]]:
-    for right in RIGHTS:
+def _rules(rights: Iterable[Right], *, deploy: bool) -> Iterator[dict[str, Any]]:
+    for right in rights:
         verbs = right.deploy if deploy else right.preview
         if verbs:
             yield _rule(right.group, right.resource, verbs)

@@ -7,12 +7,14 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, POD, ROLE, ROLE_BINDING, SECRET, SERVICE, SERVICE_ACCOUNT
 from laptop.cluster.ports import replace_port, replace_port_in_word
+from laptop.cluster.volumes import replace_paths
 from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, job, serving_container, wait_for
 
 pytestmark = pytest.mark.slow
@@ -146,6 +148,13 @@ def test_config_maps_and_secrets_are_files_at_the_paths_of_the_arguments(
     cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "c"}, "data": {"s": "{}", "unused": ""}})
     assert ended(cluster, namespace, "p")["phase"] == "Succeeded"
     assert cluster.log(namespace, "p") == "{} s3cret ['settings.json']\n"
+
+
+def test_paths_in_json_documents_are_those_of_other_containers() -> None:
+    mounts = {"/tmp": Path("/home/pods/p/tmp")}
+    assert replace_paths("--folder=/tmp/x", mounts) == "--folder=/home/pods/p/tmp/x"
+    template = '{"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}'
+    assert replace_paths(template, mounts) == template
 
 
 def test_an_ingress_with_tls_answers_https_with_a_certificate_of_the_laptop(

@@ -30,13 +30,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 pytest.importorskip("pysail", reason="requirements/spark.txt is not installed")
 
 
-def test_jobs_on_spark_report_and_train_what_one_process_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2], ids=["one-pod", "two-workers"])
+def test_jobs_on_spark_report_and_train_what_one_process_does(workers: int, tmp_path: Path) -> None:
     with own_home(tmp_path) as (home, patch):
         project = one_environment(tmp_path / "source")
         file = project.contract_file(DATASET)
         declared = yaml.safe_load(file.read_text())
         declared.setdefault("customProperties", []).append({"property": ENGINE, "value": "spark"})
         file.write_text(yaml.safe_dump(declared, sort_keys=False))
+        spark = f'    spark: {{workers: {workers}, cpu: "1", memory: 2Gi}}\n    images:'
+        stack = project.stack_file("dev")
+        stack.write_text(stack.read_text().replace("    images:", spark, 1))
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
         running = start_laptop(home, project.root, patch)
@@ -69,5 +73,7 @@ def test_jobs_on_spark_report_and_train_what_one_process_does(tmp_path: Path) ->
         declared["customProperties"][-1]["value"] = "process"
         project.contract_file(DATASET).write_text(yaml.safe_dump(declared, sort_keys=False))
         assert there == examine(descriptor, project.contract(DATASET), there.created)
-        (log,) = home.glob("cluster/pods-*/models-dev_spark-*/sail-0.log")
+        (log,) = home.glob("cluster/pods-*/models-dev-spark_spark-*/sail-0.log")
         assert log.read_text().count("creating session") >= 2
+        started = list(home.glob("cluster/pods-*/models-dev-spark_spark-worker-*"))
+        assert len(started) >= workers if workers else not started

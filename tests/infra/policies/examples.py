@@ -41,6 +41,7 @@ BUDGET = f"{K8S}policy/v1:PodDisruptionBudget"
 NETWORK = f"{K8S}networking.k8s.io/v1:NetworkPolicy"
 INGRESS = f"{K8S}networking.k8s.io/v1:Ingress"
 CLUSTER_ROLE = f"{K8S}rbac.authorization.k8s.io/v1:ClusterRole"
+ROLE_IN_NAMESPACE = f"{K8S}rbac.authorization.k8s.io/v1:Role"
 BINDING = f"{K8S}rbac.authorization.k8s.io/v1:ClusterRoleBinding"
 
 KEY_ARN = "arn:aws:kms:eu-west-1:111122223333:key/data"
@@ -428,6 +429,20 @@ CLUSTER: Resources = [
     ),
     resource(BINDING, {"roleRef": {"name": "view"}}),
 ]
+SPARK: Resources = [
+    component(),
+    resource(
+        ROLE_IN_NAMESPACE,
+        {
+            "metadata": {"namespace": "spark"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get"]}],
+        },
+    ),
+    resource(SERVICE_ACCOUNT, {"metadata": {"namespace": "spark"}, "automountServiceAccountToken": False}),
+]
+ACCOUNT_ELSEWHERE = PlannedResource(
+    SERVICE_ACCOUNT, "train", "urn:train", {"metadata": {"namespace": "models"}}, False, "urn:another-component"
+)
 _POD_PATH = ("spec", "template", "spec")
 _CONTAINER_PATH = (*_POD_PATH, "containers", 0)
 
@@ -890,6 +905,13 @@ EXAMPLES: dict[str, Example] = {
             put(CLUSTER, CLUSTER_ROLE, "rules", 0, "resources", value=["*"]),
             put(CLUSTER, CLUSTER_ROLE, "rules", 1, "resourceNames", value=[]),
             put(CLUSTER, BINDING, "roleRef", "name", value="cluster-admin"),
+        ),
+    ),
+    "k8s-pod-creator-apart": Example(
+        [*SPARK, ACCOUNT_ELSEWHERE],
+        (
+            put([*SPARK, ACCOUNT_ELSEWHERE], ROLE_IN_NAMESPACE, "metadata", "namespace", value="models"),
+            [replace(one, type=CLUSTER_ROLE) if one.type == ROLE_IN_NAMESPACE else one for one in SPARK],
         ),
     ),
     "parent-is-component": Example(

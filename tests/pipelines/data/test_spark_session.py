@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import sail_process, spark_session
-from pipelines.data.sail_process import endpoint_of_s3
-from pipelines.data.spark_rows import FileGroup, group_files
+from pipelines.data.sail_process import addresses, endpoint_of_s3, sail_command
+from pipelines.data.spark_rows import FileGroup, FileRows, group_files, read_files
 from pipelines.data.spark_session import open_spark, run_sail
 from pipelines.declarations.errors import MlopsError
 
@@ -29,6 +30,48 @@ def test_files_are_grouped_by_how_they_store_the_columns() -> None:
         FileGroup(("old",), {"id": "int"}),
         FileGroup(("new", "same"), {"id": "bigint", "name": "string"}),
     ]
+
+
+def test_files_that_lack_columns_are_in_the_group_of_those_that_have_them() -> None:
+    schemas = {
+        "first": pa.schema({"id": pa.int64()}),
+        "none": pa.schema({"other": pa.binary()}),
+        "more": pa.schema({"name": pa.string(), "id": pa.int64()}),
+        "changed": pa.schema({"name": pa.int32()}),
+    }
+    assert group_files(list(schemas), schemas.__getitem__, ["id", "name"]) == [
+        FileGroup(("first", "none", "more"), {"id": "bigint", "name": "string"}),
+        FileGroup(("changed",), {"name": "int"}),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["local", "local-cluster"])
+def test_a_column_that_a_file_lacks_is_null_there(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pysail", reason="requirements/spark.txt is not installed")
+    tables = ({"id": [1], "name": ["a"]}, {"id": [2]}, {"other": [b"x"]}, {"name": ["d"], "id": [4]})
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(len(tables))]
+    for path, table in zip(paths, tables, strict=True):
+        pq.write_table(pa.table(table), path)
+    types = {"id": "bigint", "name": "string"}
+    rows = FileRows(group_files(paths, pq.read_schema, types), types, lambda: iter(()))
+    with run_sail(SAIL_MODE=mode) as address:
+        monkeypatch.setenv("SPARK_REMOTE", address)
+        with open_spark() as spark:
+            frame = read_files(spark, rows)
+            assert frame is not None
+            found = {tuple(row) for row in frame.collect()}
+    assert found == {(1, "a"), (2, None), (None, None), (4, "d")}
+
+
+def test_sail_becomes_a_server_or_a_worker_that_listens_at_its_own_address() -> None:
+    assert sail_command("sail", ["10.0.0.7", "50051"]) == [
+        "sail", "spark", "server", "--ip", "10.0.0.7", "--port", "50051",
+    ]  # fmt: skip
+    assert sail_command("sail", ["worker"]) == ["sail", "worker"]
+    given = {"SAIL_CLUSTER__WORKER_EXTERNAL_HOST": "10.0.0.8", "SAIL_CLUSTER__WORKER_LISTEN_HOST": "::"}
+    assert {**given, **addresses(given)}["SAIL_CLUSTER__WORKER_LISTEN_HOST"] == "10.0.0.8"
+    assert addresses({}) == {}
 
 
 def test_a_type_that_no_contract_has_is_refused() -> None:

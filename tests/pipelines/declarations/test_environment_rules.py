@@ -99,6 +99,10 @@ def test_the_sample_is_valid_and_its_order_is_shown(project: Project) -> None:
             added("qa", cluster="mlops-prod", namespace="models-prod"),
             "namespace: expected another namespace than that of prod, on the same cluster mlops-prod, found",
         ),
+        (
+            added("qa", cluster="mlops-prod", namespace="models-prod-spark"),
+            "namespace: expected another namespace than that of a Spark server, on the same cluster mlops-prod, found",
+        ),
         (setting("dev", "namespace", "kube-system"), "expected its own namespace: the cluster uses this one"),
         (setting("dev", "permissions_boundary", None), "fix: permissions_boundary: bootstrap/mlops-dev-boundary"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_responses import ModelResponses
+from pipelines.declarations.project import Project
 from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.response_policy import decide
 from pipelines.monitoring.response_records import write_decision
@@ -24,6 +26,7 @@ from tests.pipelines.monitoring.test_response_policy import AT_ONCE, report
 from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
 from tests.pipelines.promotion.test_respond import outcome
 from tests.pipelines.promotion.test_rollback import serve
+from tests.sample_project import copy_as_forked
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 LIVE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -148,6 +151,25 @@ def test_a_target_that_cannot_be_reached_is_not_visible(world: World) -> None:
     assert (found.is_up, found.unseen) == (False, {"environment": "no AWS credentials"})
     with pytest.raises(MlopsError, match="stagging"):
         read_status(target, "stagging")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("spark", ("models-dev-spark", "spark")),
+        ("spark-worker", ("models-dev-spark", "sail")),
+        ("ingest-m1", ("models-dev", "ingest-m1")),
+    ],
+)
+def test_logs_of_spark_are_in_the_namespace_of_its_server(name: str, place: tuple[str, str], tmp_path: Path) -> None:
+    shown: list[tuple[str, str]] = []
+    target = mock.MagicMock(project=Project(copy_as_forked(tmp_path / "project")))
+    with (
+        mock.patch("pipelines.cli.operations.open_target", return_value=target),
+        mock.patch("pipelines.cluster.pod_logs.show_logs", lambda *given, **_: shown.append(given[:2])),
+    ):
+        done = CliRunner().invoke(mlops, ["logs", name, "--env", "dev"])
+    assert (done.exit_code, shown) == (0, [place])
 
 
 @pytest.mark.parametrize("text", ["10", "m", "0m", "1w", "-5m"])

@@ -12,13 +12,15 @@ from typing import Any
 import botocore.client
 import botocore.exceptions as aws_errors
 import pytest
+import yaml
 from boto3.session import Session
 from botocore.parsers import ResponseParserError
+from click.testing import CliRunner
 
-from pipelines.cli.main import main
+from pipelines.cli.main import main, mlops
 from pipelines.declarations.project import Project
 from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KINDS, check_cluster
-from pipelines.targets.cluster_roles import RIGHTS
+from pipelines.targets.cluster_roles import RIGHTS, SPARK_RIGHTS, role_manifests
 from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools, is_aws
 from pipelines.targets.target import Finding
 from tests.infra.recording import edit
@@ -457,6 +459,59 @@ def test_the_cluster_of_every_environment_is_checked_by_a_kubeconfig_of_its_own(
 
 def test_the_preview_role_looks_and_does_nothing_else() -> None:
     """Any branch can use it. `get` of these subresources is more than a look: it connects to pods."""
-    assert {verb for right in RIGHTS for verb in right.preview} <= {"get", "list", "watch"}
+    rights = (*RIGHTS, *SPARK_RIGHTS)
+    assert {verb for right in rights for verb in right.preview} <= {"get", "list", "watch"}
     connecting = {"pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"}
-    assert not [right.resource for right in RIGHTS if right.resource in connecting and right.preview]
+    assert not [right.resource for right in rights if right.resource in connecting and right.preview]
+
+
+def with_spark(project: Project) -> Project:
+    engine = [{"property": "engine", "value": "spark"}]
+    edit(project.contract_file(project.dataset_names[0]), "customProperties", value=engine)
+    return project
+
+
+def test_access_to_the_namespace_of_spark_is_checked_if_a_contract_needs_it(
+    project: Project, cluster: FakeCluster
+) -> None:
+    assert not [one for one in check_cluster(project, ENVIRONMENTS) if "Spark" in one.name]
+    with_spark(project)
+    found = of(check_cluster(project, ENVIRONMENTS), "access for Spark in dev")
+    assert (found.ok, found.found) == (True, f"{len(SPARK_RIGHTS)} rights in models-dev-spark")
+    cluster.denied = {("create", "rolebindings"), ("patch", "namespaces")}
+    found = of(check_cluster(project, ENVIRONMENTS), "access for Spark in dev")
+    assert found.found == "not allowed: patch the namespace models-dev-spark; create rolebindings"
+    assert "mlops cluster roles --env dev --apply" in found.fix
+
+
+def test_the_roles_of_spark_are_printed_if_a_contract_needs_them(project: Project) -> None:
+    def printed() -> list[dict[str, Any]]:
+        result = CliRunner().invoke(mlops, ["cluster", "roles", "--env", "dev"])
+        return list(yaml.safe_load_all(result.output))
+
+    assert printed() == role_manifests("mlops", "dev", "models-dev")
+    with_spark(project)
+    assert printed() == role_manifests("mlops", "dev", "models-dev", "models-dev-spark")
+    edit(project.stack_file("dev"), "config", "mlops:environment", "spark", value={"remote": "sc://elsewhere:15002"})
+    assert printed() == role_manifests("mlops", "dev", "models-dev")
+
+
+def test_rights_to_make_roles_and_pods_hold_in_the_namespace_of_spark_only() -> None:
+    objects = role_manifests("mlops", "dev", "models-dev", "models-dev-spark")
+    roles = [one for one in objects if one["kind"] == "Role"]
+    assert {one["metadata"]["namespace"] for one in roles} == {"models-dev", "models-dev-spark"}
+
+    def where(verb: str, resource: str) -> set[tuple[str, str]]:
+        return {
+            (one["metadata"]["name"], one["metadata"]["namespace"])
+            for one in roles
+            for rule in one["rules"]
+            if verb in rule["verbs"] and resource in rule["resources"]
+        }
+
+    for resource in ("pods", "roles", "rolebindings", "deployments"):
+        assert where("create", resource) == {("mlops-deploy", "models-dev-spark")}
+    owned = [
+        rule for one in objects if one["kind"] == "ClusterRole" for rule in one["rules"] if "resourceNames" in rule
+    ]
+    assert {tuple(rule["resourceNames"]) for rule in owned} == {("models-dev", "models-dev-spark")}
