@@ -110,6 +110,9 @@ class Application:
         self._predictor = predictor
         self._log = log
         self._metrics.is_ready = True
+        self._metrics.largest_prediction = predictor.largest_counted
+        if self._receiver is not None:
+            self._receiver.limit_predictions(predictor.largest_counted)
         self.at_once = frozenset(path.encode() for path in self._infer_paths)
 
     def drain(self) -> None:
