@@ -155,8 +155,8 @@ def confine(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     """Confine this process and every process that it starts. Call it before any thread starts.
 
     From now on, the process reads only `SYSTEM` and `readable`, and writes only below `writable` and in /dev/shm. It
-    opens no sockets, neither inspects, limits nor signals processes outside, and has no capabilities. Landlock leaves it
-    the modes, times and attributes of files that its user owns.
+    opens no sockets, neither inspects, limits nor signals processes outside, and has no capabilities. Landlock leaves
+    it the modes, times and attributes of files that its user owns.
 
     Raises:
         MlopsError: the kernel or the architecture has no support.
