@@ -17,7 +17,7 @@ def test_a_server_that_never_ends_its_answer_is_given_up(
 ) -> None:
     """Each byte is in time for the timeout of the socket."""
     monkeypatch.setattr(module, "LONGEST_EMIT", 0.2)
-    monkeypatch.setattr(module.store, "put", lambda *_, **__: None)
+    monkeypatch.setattr("pipelines.data.lineage.store.put", lambda *_, **__: None)
     monkeypatch.setattr(module, "s3", lambda _: None)
     with dripping_server() as url, caplog.at_level(logging.WARNING):
         monkeypatch.setenv("OPENLINEAGE_URL", url)
