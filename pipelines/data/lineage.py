@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,17 @@ from pipelines.data.glue_client import s3
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import table_name
+from pipelines.declarations.time_limits import finishes_within
 from pipelines.registry import store
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
-    from openlineage.client.event_v2 import InputDataset, OutputDataset
+    from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
 
 PRODUCER = "urn:mlops:pipelines"
+
+LONGEST_EMIT = 60.0
+"""Seconds after which an event is given up, whatever the server sends. OpenLineage's own attempts take less."""
 
 _log = logging.getLogger(__name__)
 
@@ -222,11 +227,17 @@ class _Emitter:
         except Exception as error:
             _log.warning("the lineage event %s of %s was not recorded: %s", kind, self.job, error)
             return
-        for client in self.clients:
-            try:
-                client.emit(event)
-            except Exception as error:
-                _log.warning("the lineage event %s of %s was not recorded: %s", kind, self.job, error)
+        for client in tuple(self.clients):
+            if not finishes_within(LONGEST_EMIT, partial(self._emit, client, event)):
+                _log.warning("the lineage event %s of %s was not recorded: no end of the answer", kind, self.job)
+                self.clients.remove(client)
+
+    def _emit(self, client: OpenLineageClient, event: RunEvent) -> None:
+        try:
+            client.emit(event)
+        except Exception as error:
+            kind = event.eventType.name if event.eventType is not None else ""
+            _log.warning("the lineage event %s of %s was not recorded: %s", kind, self.job, error)
 
 
 def _is_configured() -> bool:

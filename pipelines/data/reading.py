@@ -35,7 +35,10 @@ MOST_ROWS = 100_000_000
 
 STAGED_ROWS = 16_384
 STAGED_CHARACTERS = 16 << 20
-"""Rows and characters of a text file that are held in memory at once; the latter may be exceeded by one line."""
+"""Rows and characters of a text file that are held in memory at once; the latter may be exceeded by one row."""
+
+LONGEST_RECORD = STAGED_CHARACTERS
+"""Size limit of a row of a CSV file, in characters. Values with line breaks let a row have any number of lines."""
 
 _SPLIT = "split it into several files"
 _CORRECT = "correct the file, or change the contract in a pull request"
@@ -124,6 +127,7 @@ def _read_csv(path: Path, contract: Contract, scratch: Path, file: str) -> Batch
         width = len(names)
         nothing = ("",) * width
         for fields in rows:
+            lines.row_began = lines.read
             if len(fields) == width:
                 yield fields, None
             elif fields:
@@ -135,6 +139,7 @@ def _read_csv(path: Path, contract: Contract, scratch: Path, file: str) -> Batch
         reader = csv.reader(lines, strict=True)
         try:
             csv.field_size_limit(LONGEST_VALUE)
+            lines.row_began = 0
             names = next(reader, [])
             compare_columns(file, names, contract)
             return _stage(records(reader, names), lines, names, scratch, empty_is_null=True)
@@ -212,6 +217,7 @@ class _Lines:
     Attributes:
         read: characters (or bytes) read so far.
         number: number of the last line, from 1.
+        row_began: characters read before the row that is being read; the reader of rows sets it.
     """
 
     def __init__(self, source: IO[Any], file: str) -> None:
@@ -219,6 +225,7 @@ class _Lines:
         self.file = file
         self.read = 0
         self.number = 0
+        self.row_began: int | None = None
 
     def __iter__(self) -> Iterator[Any]:
         zero: str | bytes | None = None
@@ -230,6 +237,9 @@ class _Lines:
             if len(line) > LONGEST_LINE:
                 longer = f"a longer one, line {self.number}"
                 raise LandingFileError(self.file, f"lines of at most {LONGEST_LINE} characters", longer)
+            if self.row_began is not None and self.read - self.row_began > LONGEST_RECORD:
+                longer = f"a longer one, up to line {self.number}"
+                raise LandingFileError(self.file, f"rows of at most {LONGEST_RECORD} characters", longer)
             if zero in line:
                 raise LandingFileError(self.file, "text", f"a binary file: a zero byte in line {self.number}")
             yield line

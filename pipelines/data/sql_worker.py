@@ -146,10 +146,12 @@ def _apply_conditions(connection: Any, work: Work) -> list[SqlAnswer]:
 def _query(connection: Any, query: str) -> SqlAnswer:
     import duckdb
 
-    if problem := _not_one_query(connection, query):
+    # DuckDB lets a SELECT change tables and write files in its WITH clause, but only at the top level of a statement.
+    nested = f"SELECT * FROM (\n{query}\n)"
+    if problem := _not_one_query(connection, query) or _not_one_query(connection, nested):
         return SqlAnswer(None, problem)
     try:
-        rows = connection.execute(query).fetchmany(2)
+        rows = connection.execute(nested).fetchmany(2)
     except (duckdb.Error, MemoryError) as error:
         return SqlAnswer(None, _described(error))
     if len(rows) != 1 or len(rows[0]) != 1:

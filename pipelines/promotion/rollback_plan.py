@@ -128,11 +128,12 @@ def may_roll_back_automatically(facts: TrafficFacts, suspect: str | None) -> boo
     """Return whether an alarm may roll back without a person.
 
     It may not undo a rollback: a faulty monitor, false labels or a changed world could otherwise walk back through the
-    history. It may stop a bundle on trial.
+    history. It may stop a bundle on trial, but one that names the live bundle would leave that one.
 
     Args:
         facts: the facts.
         suspect: the bundle that the alarm names; None if it names none.
     """
     is_stopped = suspect is not None and suspect == facts.stopped
-    return facts.restored is None or facts.on_trial is not None or is_stopped
+    stops_trial = facts.on_trial is not None and (suspect is None or suspect != facts.live)
+    return facts.restored is None or stops_trial or is_stopped

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.facts import TrialResult
 from pipelines.promotion.trial_process import PROCESS_MEMORY, ROUNDS, TrialAnswer
+from pipelines.training.isolation import signal_name
 
 LONGEST_SECONDS = 300
 """Time limit of a trial."""
@@ -89,7 +89,7 @@ def _failed(problem: str) -> TrialAnswer:
 def _why_ended(status: int, errors: str) -> str:
     memory = f"it may use {PROCESS_MEMORY >> 30} GiB of memory"
     if status < 0:
-        return f"the process that loads the model was ended by the signal {signal.Signals(-status).name}; {memory}"
+        return f"the process that loads the model was ended by the signal {signal_name(-status)}; {memory}"
     last = (errors.strip().splitlines() or [""])[-1]
     return f"the process that loads the model ended with status {status}: {last[:300]}; {memory}"
 

@@ -35,7 +35,10 @@ BODY_SECONDS = 10.0
 """Time allowed for the rest of a request body to arrive."""
 
 MOST_WAITING = 64
-"""Maximum number of pending request bodies. Bounds the memory that slow clients can occupy."""
+"""Maximum number of pending request bodies. Bounds the memory that slow clients can occupy.
+
+A further one takes the place of the one that is pending longest. Otherwise, slow clients could keep all others out.
+"""
 
 _NOT_JSON = 415
 _JSON = (b"content-type", b"application/json")
@@ -76,7 +79,7 @@ class Application:
         self._body_seconds = body_seconds
         self._sender = sender
         self._receiver = receiver
-        self._waiting = 0
+        self._pending: dict[asyncio.Timeout, None] = {}  # time limits of the pending bodies, the oldest first
         self._predictor: Predictor | None = None
         self._log: InferenceLog | None = None
         self._draining = False
@@ -107,6 +110,9 @@ class Application:
         self._predictor = predictor
         self._log = log
         self._metrics.is_ready = True
+        self._metrics.largest_prediction = predictor.largest_counted
+        if self._receiver is not None:
+            self._receiver.limit_predictions(predictor.largest_counted)
         self.at_once = frozenset(path.encode() for path in self._infer_paths)
 
     def drain(self) -> None:
@@ -260,19 +266,23 @@ class Application:
         """Receive a body that did not arrive with its headers; None if the client disconnects.
 
         Raises:
-            RequestError: 413, 408, or 503 if too many bodies are pending.
+            RequestError: 413: the body is too large. 408: it did not arrive in time.
         """
         limit = self._largest_body
         too_large = f"the body is too large: expected at most {limit} bytes"
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
             raise RequestError(413, f"{too_large}, found {int(length[:20])}")
-        if self._waiting >= MOST_WAITING:
-            raise RequestError(503, "too many request bodies are pending", (_RETRY, _CLOSE))
-        self._waiting += 1
+        if len(self._pending) >= MOST_WAITING:
+            oldest = next(iter(self._pending))
+            del self._pending[oldest]
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
         pieces, size = [first], len(first)
+        left = asyncio.timeout(self._body_seconds)
         try:
-            async with asyncio.timeout(self._body_seconds):
+            async with left:
+                self._pending[left] = None
                 while size <= limit and message.get("more_body"):
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -280,9 +290,12 @@ class Application:
                     pieces.append(message.get("body", b""))
                     size += len(pieces[-1])
         except TimeoutError:
-            raise RequestError(408, f"the body did not arrive within {self._body_seconds:g} s", (_CLOSE,)) from None
+            when = f"within {self._body_seconds:g} s"
+            if left not in self._pending:
+                when = f"before {MOST_WAITING} others began to"
+            raise RequestError(408, f"the body did not arrive {when}", (_CLOSE,)) from None
         finally:
-            self._waiting -= 1
+            self._pending.pop(left, None)
         if size > limit:
             raise RequestError(413, too_large, (_CLOSE,))
         return b"".join(pieces)

@@ -43,7 +43,9 @@ class ImmediateAnswers(Protocol):
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One HTTP connection. A connection beyond the limit takes the place of the one that is idle longest.
+    """One HTTP connection. A connection beyond the limit takes the place of one that waits for its client.
+
+    Those that are idle come first, and the one that has waited longest; then those that send or read no more.
 
     A request that arrives as a whole is answered at once, if the application can. All others take uvicorn's way: a task
     that calls the ASGI application.
@@ -91,16 +93,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """True between two requests, or before the first is complete."""
-        return self._in_head and (self.cycle is None or self.cycle.response_complete)
+        return self._in_head and self._is_answered
+
+    @property
+    def _is_answered(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) <= self.most_connections:
             return
-        idle = [other for other in self.connections if isinstance(other, BoundedHttpProtocol) and other.is_idle]
-        others = [other for other in idle if other is not self]
-        if others:
-            max(others, key=lambda other: (other._requests == 0, other._sweeps)).close()
+        others = [other for other in self.connections if isinstance(other, BoundedHttpProtocol) and other is not self]
+        # A client that has its answer, or sends no more, or reads no more, must keep no other client out.
+        expendable = [other for other in others if other._is_answered]
+        expendable = expendable or [other for other in others if not other._in_head or other.flow.write_paused]
+        if expendable:
+            max(expendable, key=lambda other: (other._requests == 0, other._sweeps)).close()
         else:
             self._refusal = (503, f"too many connections: expected at most {self.most_connections}")
             self.send_400_response("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ delay all others."""
 
 SHORT_DIGITS = 12
 """Number of hexadecimal digits in the short form of a bundle's digest."""
+
+COUNTED_TIMES = 10_000.0
+"""Times the largest golden prediction that a prediction may be to be counted as it is."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -174,6 +178,15 @@ class Predictor:
 
         check_golden(predict, golden, self.digest, single_row_requests=row_count(golden))
         self.golden = golden
+
+    @property
+    def largest_counted(self) -> float:
+        """Largest prediction that metrics count as it is: far beyond the golden ones."""
+        if self.golden is None or self._predicting is None:
+            return math.inf
+        name = self._output_names[self._predicting]
+        found = [abs(float(value or 0)) for each in self.golden.outputs if each.name == name for value in each.data]
+        return COUNTED_TIMES * (max(found, default=0.0) or 1.0)
 
 
 def _last_numeric(outputs: Sequence[TensorSpec]) -> int | None:

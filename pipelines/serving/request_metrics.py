@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from math import log
+from math import inf, log
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import (
@@ -46,6 +46,7 @@ class RequestMetrics(Collector):
         concurrency: average number of the requests that the event loop answers.
         rows: predicted rows.
         is_ready: True while the server takes requests.
+        largest_prediction: predictions beyond, of either sign, are counted as this one.
     """
 
     def __init__(self, model: str, bundle: str, process: str = "") -> None:
@@ -53,6 +54,7 @@ class RequestMetrics(Collector):
         self.concurrency = RequestConcurrency()
         self.rows = 0
         self.is_ready = False
+        self.largest_prediction = inf
         self._about = {"model": model, "bundle": bundle, "process": process}
         self._by_status = {200: 0}
         self._by_bucket = [0] * (len(BUCKETS) + 1)
@@ -107,6 +109,7 @@ class RequestMetrics(Collector):
 
     def predicted(self, value: float) -> None:
         """Add the prediction of an answered request to the mean and the deviation of the predictions."""
+        value = limited(value, self.largest_prediction)
         self._predictions += 1
         self._prediction_sum += value
         self._prediction_squares += value * value
@@ -166,6 +169,17 @@ class RequestMetrics(Collector):
     def exposition(self) -> tuple[str, bytes]:
         """Return the content type and the text of the metrics."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+
+
+def limited(value: float, largest: float) -> float:
+    """Return a prediction as it is counted.
+
+    A sum that holds a huge number loses the small ones that are added to it, so one request could make the mean and the
+    deviation of all later ones wrong, until the process ends.
+    """
+    if -largest <= value <= largest:
+        return value
+    return largest if value > 0 else -largest
 
 
 _LATENCY = "Time from the headers of a request to its response"

@@ -10,6 +10,7 @@ The response is 202 without content.
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import NamedTuple
 
 from pipelines.serving.request_error import RequestError
@@ -59,6 +60,6 @@ class AnswerFigures(NamedTuple):
             RequestError: 400: it is not valid.
         """
         found = _FIGURES.fullmatch(value)
-        if found is None:
+        if found is None or float(found[2]) == inf:
             raise RequestError(400, f"header {LIVE_ANSWER.decode()}: expected status, seconds and prediction")
         return cls(int(found[1]), float(found[2]), None if found[3] == b"-" else float(found[3]))

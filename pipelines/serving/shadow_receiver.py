@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from math import log
+from math import inf, log
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipelines.serving.request_metrics import BUCKETS, by_code, histogram
+from pipelines.serving.request_metrics import BUCKETS, by_code, histogram, limited
 from pipelines.serving.shadow_protocol import ORIGINAL, SHADOW, AnswerFigures
 
 
@@ -24,10 +24,14 @@ class AnswerCounts(Collector):
     Args:
         prefix: `SHADOW` or `ORIGINAL`.
         text: what is counted, in a few words.
+
+    Attributes:
+        largest_prediction: see `RequestMetrics`.
     """
 
     def __init__(self, prefix: str, text: str) -> None:
         self._prefix, self._text = prefix, text
+        self.largest_prediction = inf
         self._by_status = {200: 0}
         self._by_bucket = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
@@ -45,9 +49,10 @@ class AnswerCounts(Collector):
             self._log_seconds += log_seconds
             self._log_seconds_squared += log_seconds * log_seconds
         if answer.prediction is not None:
+            prediction = limited(answer.prediction, self.largest_prediction)
             self._predictions += 1
-            self._prediction_sum += answer.prediction
-            self._prediction_squares += answer.prediction * answer.prediction
+            self._prediction_sum += prediction
+            self._prediction_squares += prediction * prediction
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counts as metrics."""
@@ -70,6 +75,10 @@ class ShadowReceiver(Collector):
     def __init__(self) -> None:
         self._canary = AnswerCounts(SHADOW, "answers to copies of requests, which are discarded")
         self._live = AnswerCounts(ORIGINAL, "answers of the live pods to the requests that this pod took copies of")
+
+    def limit_predictions(self, largest: float) -> None:
+        """Set the largest prediction that both sides count as it is."""
+        self._canary.largest_prediction = self._live.largest_prediction = largest
 
     def compared(self, canary: AnswerFigures, live: AnswerFigures) -> None:
         """Count one copy: what this pod made of it, and what the live pod did."""

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.api import TrainedModel
-from pipelines.training.isolation import PACKAGE, code_folders, is_enforceable
+from pipelines.training.isolation import PACKAGE, code_folders, is_enforceable, signal_name
 from pipelines.training.onnx_graph import LARGEST_MODEL
 from pipelines.training.sent_rows import SentRows
 from pipelines.training.worker import Task
@@ -198,7 +198,7 @@ class _Process:
         if code is not None and code < 0:
             fix = "raise training.resources.memory in model.yaml" if code == -signal.SIGKILL else ""
             return MlopsError(
-                f"{self._name}: the training process was ended by the signal {signal.Signals(-code).name}", fix=fix
+                f"{self._name}: the training process was ended by the signal {signal_name(-code)}", fix=fix
             )
         return MlopsError(f"{self._name}: the training process ended with exit code {code} before it had a model")
 

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import struct
 import sys
 from collections.abc import Iterable
@@ -59,11 +60,13 @@ class _Machine(NamedTuple):
         audit: its number in the kernel's audit interface.
         refused: numbers of the system calls that confined code may not use.
         capset: number of capset(2).
+        prlimit: number of prlimit(2), which confined code may use for itself only: the process 0.
     """
 
     audit: int
     refused: dict[str, int]
     capset: int
+    prlimit: int
 
 
 _REFUSED_EVERYWHERE = {
@@ -98,6 +101,7 @@ _MACHINES = {
             **_REFUSED_EVERYWHERE,
         },
         126,
+        302,
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -121,6 +125,7 @@ _MACHINES = {
             **_REFUSED_EVERYWHERE,
         },
         91,
+        261,
     ),
 }
 """Machine name → architecture. Numbers from the kernel's `syscall_64.tbl` and `asm-generic/unistd.h`."""
@@ -143,11 +148,18 @@ def is_enforceable() -> bool:
     return sys.platform.startswith("linux")
 
 
+def signal_name(number: int) -> str:
+    """Return the name of a signal; its number if it has no name, as most real-time signals."""
+    known = {int(each): each.name for each in signal.Signals}
+    return known.get(number, str(number))
+
+
 def confine(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     """Confine this process and every process that it starts. Call it before any thread starts.
 
     From now on, the process reads only `SYSTEM` and `readable`, and writes only below `writable` and in /dev/shm. It
-    opens no sockets, neither inspects nor signals processes outside, and has no capabilities.
+    opens no sockets, neither inspects, limits nor signals processes outside, and has no capabilities. Landlock leaves
+    it the modes, times and attributes of files that its user owns.
 
     Raises:
         MlopsError: the kernel or the architecture has no support.
@@ -259,8 +271,11 @@ class _Kernel:
             (_EQUAL, 1, 0, machine.audit),
             (_RETURN, 0, 0, _KILL),
             (_LOAD, 0, 0, 0),  # the number of the system call
-            (_AT_LEAST, len(numbers) + 1, 0, _X32),
-            *((_EQUAL, len(numbers) - at, 0, number) for at, number in enumerate(numbers)),
+            (_AT_LEAST, len(numbers) + 4, 0, _X32),
+            *((_EQUAL, len(numbers) - at + 3, 0, number) for at, number in enumerate(numbers)),
+            (_EQUAL, 0, 2, machine.prlimit),
+            (_LOAD, 0, 0, 16),  # its first argument, the process
+            (_EQUAL, 0, 1, 0),
             (_RETURN, 0, 0, _ALLOW),
             (_RETURN, 0, 0, _REFUSE),
         ]

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.run_facts import RunFacts, flatten
+from pipelines.declarations.time_limits import finishes_within
 
 URI, TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -29,6 +30,9 @@ EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
 REQUEST_SECONDS = 10.0
 ALL_SECONDS = 45.0
 """Timeouts of one request, and of all together."""
+
+LONGEST_COPY = ALL_SECONDS + 2 * REQUEST_SECONDS
+"""Seconds after which the copy is given up, whatever the server sends."""
 
 LARGEST_ANSWER = 1 << 20  # bytes
 
@@ -87,13 +91,20 @@ def mirror_run(
     """
     if not environ.get(URI):
         return
+    results: list[str] = []
+    ends = finishes_within(LONGEST_COPY, lambda: results.append(_copy(environ, environment, run, bundle, facts)))
+    say(results[0] if ends else "MLflow has no complete copy of this run: the server does not end its answer")
+
+
+def _copy(environ: Mapping[str, str], environment: str, run: str, bundle: str, facts: RunFacts) -> str:
+    """Copy a run, and return where the copy is, or why there is none."""
     try:
         copied = _Server(environ).copy(environ.get(EXPERIMENT) or facts.model, environment, run, bundle, facts)
-        say(f"copied to MLflow as run {copied}")
     except MirrorError as error:
-        say(f"MLflow has no copy of this run: {error.what}")
+        return f"MLflow has no copy of this run: {error.what}"
     except Exception as error:  # its text may quote a header or a URL
-        say(f"MLflow has no copy of this run: {type(error).__name__}")
+        return f"MLflow has no copy of this run: {type(error).__name__}"
+    return f"copied to MLflow as run {copied}"
 
 
 def checked_url(uri: str) -> SplitResult:

@@ -91,7 +91,7 @@ def read_runs(descriptor: EnvironmentDescriptor, model: str, root: Path, most: i
         texts |= {run: record.model_dump_json() for run, record in completed.items()}
         copies = kept | {run: (listed[run].etag, text) for run, text in texts.items()}
         _write_copies(path, _Copies(bucket=descriptor.registry_bucket, records=copies))
-    found = [_registered(descriptor.name, run, record, records.get(run)) for run, record in wanted.items()]
+    found = [_registered(descriptor.name, model, run, record, records.get(run)) for run, record in wanted.items()]
     return found, len(listed) - len(wanted)
 
 
@@ -172,11 +172,14 @@ def _read_facts(
     return facts_of_run(bundle.manifest, evaluation, started, finished, commit, image=bundle.manifest.image)
 
 
-def _registered(environment: str, run: str, listed: Listed, record: Run | None) -> RecordedRun:
+def _registered(environment: str, model: str, run: str, listed: Listed, record: Run | None) -> RecordedRun:
     if record is None:
         return RecordedRun(run, environment, listed.modified, None, None, "its record is not one of a training run")
     if record.facts is None:
         return RecordedRun(run, environment, listed.modified, record.bundle, None, "its bundle cannot be read")
+    if record.facts.model != model:  # its bundle would agree with it
+        problem = f"its record is about the model {record.facts.model}"
+        return RecordedRun(run, environment, listed.modified, record.bundle, None, problem)
     return RecordedRun(run, environment, ended_at(record.facts) or listed.modified, record.bundle, record.facts)
 
 

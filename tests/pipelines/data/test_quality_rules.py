@@ -279,6 +279,10 @@ def test_sql_that_cannot_be_checked_is_found_before_data_arrives_and_blames_the_
         "PRAGMA version",
         "CALL pragma_version()",
         "EXPLAIN ANALYZE SELECT 1",
+        "WITH x AS (DELETE FROM _broken RETURNING 1) SELECT count(*) FROM x",
+        "WITH x AS (INSERT INTO _broken VALUES (0, 0) RETURNING 1) SELECT count(*) FROM x",
+        "WITH x AS (COPY (SELECT 1) TO '{copy}') SELECT count(*) FROM x",
+        "SELECT 1) UNION ALL (SELECT 2",
     ],
 )
 def test_sql_of_a_contract_reads_no_files_opens_no_network_and_changes_nothing(tmp_path: Path, attempt: str) -> None:
@@ -288,6 +292,15 @@ def test_sql_of_a_contract_reads_no_files_opens_no_network_and_changes_nothing(t
     with pytest.raises(MlopsError, match="cannot be checked"):
         check(tmp_path, stay(sql(text, mustBeGreaterOrEqualTo=0)))
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_rule_that_only_reports_does_not_change_what_is_quarantined(tmp_path: Path) -> None:
+    """DuckDB writes files in a WITH clause, and knows the paths that it may write to."""
+    broken = tmp_path / "broken.parquet"
+    write_none = f"COPY (SELECT * FROM _broken LIMIT 0) TO '{broken}' (FORMAT parquet, USE_TMP_FILE false)"  # noqa: S608
+    text = f"WITH x AS ({write_none}) SELECT count(*) FROM x"  # noqa: S608
+    good, reasons, _ = check(tmp_path, stay(CONDITION, sql(text, severity="info", mustBe=1)))
+    assert (good, list(reasons)) == ([1, 3, 4], [2])
 
 
 def test_the_process_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

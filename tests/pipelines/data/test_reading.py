@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,6 +97,22 @@ def test_a_malformed_csv_file_is_rejected_with_the_line(tmp_path: Path, body: by
 def test_a_line_longer_than_the_limit_is_rejected(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LONGEST_LINE", 1000)
     assert "a longer one, line 1" in rejection(tmp_path, name, b"x" * 1001).found
+
+
+@pytest.mark.parametrize("header", [b"id,age,name\n1,2,x\n", b""], ids=["row", "header"])
+def test_a_row_of_many_lines_longer_than_the_limit_is_rejected(
+    tmp_path: Path, header: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its lines and values is short, so only the row as a whole can fill the memory."""
+    monkeypatch.setattr(reading, "LONGEST_RECORD", 1000)
+    found = rejection(tmp_path, "b.csv", header + b'"x\ny",' * 400 + b"z\n").found
+    assert re.fullmatch(r"a longer one, up to line \d{3}", found)
+
+
+def test_many_rows_together_may_be_longer_than_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONGEST_RECORD", 100)
+    (tmp_path / "b.csv").write_text("id,age,name\n" + '1,2,"x\ny"\n' * 400)
+    assert read_batch(tmp_path / "b.csv", CONTRACT, tmp_path).rows == 400
 
 
 def test_a_file_larger_than_the_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,3 +259,15 @@ def test_outcomes_are_read_newest_first_and_a_foreign_object_is_refused(world: W
     store.put_new(world.staging.registry_bucket, f"reports/{MODEL}/alarms/20270101T000000Z-x.json", b"{}")
     with pytest.raises(MlopsError, match="is not the outcome of an alarm"):
         read_outcomes(world.staging, MODEL)
+
+
+@pytest.mark.slow
+def test_an_alarm_does_not_undo_a_rollback_while_a_release_is_on_trial(world: World, effects: Effects) -> None:
+    _, good, bad = serve(world, 1, 2, 3)
+    handle(world, alarm(response="roll-back", bundle=bad, id="a1"))
+    trial = world.register(4)
+    world.release(trial, good)
+    (world.state / "applied").write_text(trial)
+    handle(world, alarm(response="roll-back", bundle=good, id="a2", reason="another"))
+    assert world.live() == good
+    assert effects.asked == ["a2"]

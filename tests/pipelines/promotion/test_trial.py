@@ -130,6 +130,7 @@ def test_a_process_that_is_killed_or_prints_nothing_is_a_failure_of_the_bundle(
 ) -> None:
     for status, printed, expected in (
         (-9, b"", "was ended by the signal SIGKILL; it may use 4 GiB"),
+        (-40, b"", "was ended by the signal 40; it may use 4 GiB"),
         (1, b"", "ended with status 1: MemoryError; it may use 4 GiB"),
         (0, b"", "did not print its results"),
         (0, b"{}", "did not print its results"),

@@ -21,6 +21,8 @@ from pipelines.serving.http_protocol import (
 from pipelines.serving.server import OTHER_FILES, server_config
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
+LARGE = 8 << 20
+"""Size of the response to `/large`, more than the system holds for a client that does not read."""
 
 
 class Served:
@@ -37,13 +39,14 @@ class Served:
         self._port = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request once its body is there."""
-        while (await receive()).get("more_body"):
+        """Answer a request once its body is there, or at once if it is for `/early`."""
+        while scope["path"] != "/early" and (await receive()).get("more_body"):
             pass
         if scope["path"] == "/wait":
             await self.release.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = b"x" * LARGE if scope["path"] == "/large" else b"ok"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
 
     async def __aenter__(self) -> Served:
         config = self.server.config
@@ -270,6 +273,32 @@ def test_a_connection_is_refused_if_all_others_are_in_use() -> None:
         writer.close()
 
     served(test, most_connections=2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n",
+        b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 2,
+    ],
+    ids=["an answer without its body", "no body", "no end of a chunk", "answers that nobody reads"],
+)
+def test_clients_that_send_or_read_no_more_keep_no_other_client_out(content: bytes) -> None:
+    """They could take every connection, also those of the probes, and again as soon as one is closed."""
+
+    async def test(server: Served) -> None:
+        stuck = [await server.connect() for _ in range(3)]
+        for _, writer in stuck:
+            writer.write(content)
+        await until(lambda: sum(connection._requests > 0 for connection in server.connections) == 3)
+        for _ in range(4):
+            assert (await server.send(HEAD + CLOSE)).endswith(b"ok")
+        for _, writer in stuck:
+            writer.transport.abort()
+
+    served(test, most_connections=3)
 
 
 def test_the_limit_leaves_room_for_other_files(monkeypatch: pytest.MonkeyPatch) -> None:

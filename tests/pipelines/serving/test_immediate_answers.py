@@ -13,6 +13,7 @@ import uvicorn
 
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.http_protocol import SILENT_SWEEPS, BoundedHttpProtocol
+from pipelines.serving.pod_counters import read_metrics
 from pipelines.serving.server import server_config
 from tests.pipelines.serving.bundles import NAME
 from tests.pipelines.serving.conftest import Serve, Served, features, row
@@ -317,6 +318,42 @@ def test_responses_that_are_not_read_are_not_piled_up() -> None:
             writer.transport.abort()
 
     asyncio.run(main())
+
+
+def test_slow_clients_keep_no_other_client_out(linear: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that refused others would look like a bad bundle to the canary check."""
+    monkeypatch.setattr("pipelines.serving.application.MOST_WAITING", 2)
+
+    async def test(server: Server) -> None:
+        slow = []
+        for number in range(1, 3):
+            slow.append(await server.connect())
+            slow[-1][1].write(request()[:-5])
+            await until(lambda: server.tasks == number)  # noqa: B023
+        for _ in range(3):
+            reader, writer = await server.connect()
+            tasks = server.tasks
+            writer.write(request()[:-30])
+            await until(lambda: server.tasks > tasks)  # noqa: B023
+            writer.write(request()[-30:])
+            assert (await read(reader))[0] == b"HTTP/1.1 200 OK"
+            writer.close()
+        assert await status_and_error(slow[0][0]) == (408, "the body did not arrive before 2 others began to")
+        slow[1][1].write(request()[-5:])
+        assert (await read(slow[1][0]))[0] == b"HTTP/1.1 200 OK", "one place was enough for the others"
+        for _, writer in slow:
+            writer.close()
+
+    run(linear.application, test)
+    _, counted = read_metrics(linear.metrics.exposition()[1].decode().replace('process=""', 'process="p"'), 1.0)
+    assert (counted.requests, counted.errors) == (4, 0)
+    assert [record.get("status", 200) for record in linear.logged()] == [200] * 4
+
+
+async def status_and_error(reader: asyncio.StreamReader) -> tuple[int, str]:
+    """Return the status and the error of a response."""
+    line, _, body = await read(reader)
+    return int(line.split()[1]), json.loads(body)["error"]
 
 
 def test_a_connection_that_stays_silent_after_an_answer_is_closed(linear: Served) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.pipelines.serving.bundles import NAME, classifier_bundle
+from pipelines.declarations.bundle import RequestColumn
+from pipelines.serving.sequential_tests import Moments
+from tests.pipelines.serving.bundles import COLUMNS, NAME, ROW, classifier_bundle, linear_bundle
 from tests.pipelines.serving.conftest import Serve, Served, features, row
 
 
@@ -112,3 +114,22 @@ def test_the_counter_of_lost_log_records_exists_before_any_is_lost(linear: Serve
     found = scraped(linear)
     assert found["inference_log_dropped_records_total,reason=buffer full"] == 0
     assert found["inference_log_dropped_records_total,reason=write failed"] == 0
+
+
+@pytest.mark.parametrize("huge", [1e12, -1e20, 1e38])
+def test_one_huge_prediction_leaves_the_figures_of_later_ones_exact(serve: Serve, huge: float) -> None:
+    """A caller could send one request, and each later release would be stopped, or pass unseen."""
+    made = serve(linear_bundle(columns=tuple(RequestColumn(name=column.name) for column in COLUMNS)))
+    made.infer(features([huge, *ROW[1:]]))
+
+    def moments() -> Moments:
+        found = scraped(made)
+        return Moments(*(found[f"inference_prediction_{name}"] for name in ("count", "sum", "squares")))
+
+    before = moments()
+    for age in (50.0, 60.0, 70.0):
+        made.infer(features([age, *ROW[1:]]))
+    later = moments() - before
+    assert later.count == 3
+    assert later.mean == pytest.approx(60 + 32.1, rel=1e-6)
+    assert later.variance == pytest.approx(100, rel=1e-4)

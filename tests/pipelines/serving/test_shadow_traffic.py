@@ -45,7 +45,18 @@ def test_the_answer_of_a_live_pod_survives_the_header(figures: AnswerFigures) ->
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"200", b"200 nan 1", b"200 -1 1", b"999 1 1", b"200 inf -", b"200 1 x", b"200 1 1 1", b"200 1 1\r\na: b"],
+    [
+        b"",
+        b"200",
+        b"200 nan 1",
+        b"200 -1 1",
+        b"999 1 1",
+        b"200 inf -",
+        b"200 1 x",
+        b"200 1 1 1",
+        b"200 1 1\r\na: b",
+        b"200 1e+999 1",
+    ],
 )
 def test_another_header_is_refused(value: bytes) -> None:
     with pytest.raises(RequestError, match="live-answer: expected status, seconds and prediction"):
@@ -104,6 +115,16 @@ def test_a_copy_is_answered_and_counted_on_both_sides(canary: Served) -> None:
     assert ours.predictions.total == pytest.approx(ROW[0] + ROW[2])
     assert theirs.predictions.total == pytest.approx(91.1 + 90.0)
     assert theirs.latency.count == 2
+
+
+def test_one_huge_prediction_leaves_the_figures_of_later_copies_exact(canary: Served) -> None:
+    copy_to(canary, BODY, AnswerFigures(200, 0.004, 1.7e308))
+    _, before = read_metrics(with_process(exposed(canary)), 0.02, ORIGINAL)
+    for prediction in (90.0, 92.0):
+        copy_to(canary, BODY, AnswerFigures(200, 0.004, prediction))
+    _, after = read_metrics(with_process(exposed(canary)), 0.02, ORIGINAL)
+    later = (after - before).predictions
+    assert (later.mean, later.variance) == (pytest.approx(91.0, rel=1e-6), pytest.approx(2.0, rel=1e-3))
 
 
 def test_no_metric_and_no_log_takes_a_copy_for_a_request_of_a_caller(canary: Served) -> None:

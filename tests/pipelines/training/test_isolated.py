@@ -178,7 +178,7 @@ def test_the_job_cannot_be_inspected_or_signalled(tmp_path: Path, data: SentRows
     try:
         found = found_by(
             tmp_path,
-            "    import ctypes\n"
+            "    import ctypes, resource\n"
             "    libc = ctypes.CDLL(None, use_errno=True)\n"
             "    def call(*numbers):\n"
             "        if libc.syscall(*numbers) < 0:\n"
@@ -192,6 +192,8 @@ def test_the_job_cannot_be_inspected_or_signalled(tmp_path: Path, data: SentRows
                 trace="call(101 if x86 else 117, 16, parent, 0, 0)",
                 copied="call(310 if x86 else 270, parent, None, 0, None, 0, 0)",
                 handle="os.pidfd_open(parent)",
+                limit="resource.prlimit(parent, resource.RLIMIT_CORE)",
+                own_limit="resource.getrlimit(resource.RLIMIT_CORE)[0]",
                 own_files="sorted(os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if n != '3')",
             )
             + f"    attempt('inherited', lambda: os.write({write}, b'x'))\n",
@@ -201,6 +203,7 @@ def test_the_job_cannot_be_inspected_or_signalled(tmp_path: Path, data: SentRows
         os.close(read)
         os.close(write)
     assert "pipe" in found.pop("own_files")
+    assert found.pop("own_limit").lstrip("-").isdigit()
     assert found.pop("inherited") == "OSError"
     assert {name: error for name, error in found.items() if error not in REFUSED} == {}
 
@@ -280,6 +283,7 @@ def test_a_library_that_is_not_installed_is_told_with_the_way_to_add_it(
             "import os\n\ndef train(data):\n    os.kill(os.getpid(), 9)\n",
             "was ended by the signal SIGKILL\n  fix: raise training.resources.memory",
         ),
+        ("import os\n\ndef train(data):\n    os.kill(os.getpid(), 40)\n", "was ended by the signal 40"),
         ("def train(data):\n    raise SystemExit(4)\n", "failed: SystemExit: 4"),
     ],
 )

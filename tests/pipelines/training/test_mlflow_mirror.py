@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.training import mlflow_mirror
 from pipelines.training.mlflow_mirror import mirror_run
+from tests.dripping_server import dripping_server
 from tests.http_responder import Answer, http_server
 from tests.pipelines.training.mlflow_server import FakeMlflow
 from tests.pipelines.training_runs.recorded import digest, make_facts
@@ -190,3 +191,10 @@ def test_the_token_is_sent_and_a_broken_one_is_not(mlflow: FakeMlflow) -> None:
         server.shutdown()
     assert seen == [f"Bearer {SECRET}", "Basic bWU6d29yZA==", None]
     assert "MLFLOW_TRACKING_TOKEN" in line and SECRET not in line
+
+
+def test_a_server_that_never_ends_its_answer_does_not_hold_the_training_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is in time for the timeout of the socket."""
+    monkeypatch.setattr(mlflow_mirror, "LONGEST_COPY", 0.2)
+    with dripping_server() as url:
+        assert mirror(url) == ["MLflow has no complete copy of this run: the server does not end its answer"]

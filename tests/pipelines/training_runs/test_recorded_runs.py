@@ -141,6 +141,14 @@ def test_a_record_that_disagrees_with_its_bundle_is_found(dev: EnvironmentDescri
         disagreements(dev, lost)
 
 
+def test_a_record_about_another_model_is_none_of_this_one(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    """Its bundle agrees with it, so `disagreements` would find nothing."""
+    runs.record_run(dev, MODEL, "1", digest("1"), "1", make_facts(model="another"))
+    for _ in range(2):
+        (found,), _ = read_runs(dev, MODEL, tmp_path, most=10)
+        assert (found.facts, found.problem) == (None, "its record is about the model another")
+
+
 def test_facts_that_are_too_large_are_left_to_the_bundle(dev: EnvironmentDescriptor) -> None:
     runs.record_run(dev, MODEL, "1", digest("1"), "1", make_facts(parameters={"text": "x" * runs.LARGEST_RECORD}))
     assert runs.read_run(dev, MODEL, "1") == digest("1")
