@@ -123,8 +123,8 @@ class Laptop:
     def environ_of_caller(self, caller: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any.
 
-        Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so, and `AWS_PROFILE`
-        counts if the laptop's own AWS configuration has that profile: a role of its account, such as the one for landing.
+        Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so. `AWS_PROFILE`
+        is kept if the laptop's own AWS configuration has that profile, for a role such as the one for landing.
 
         Args:
             caller: environment of the caller.
