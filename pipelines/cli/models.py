@@ -65,7 +65,7 @@ def land(dataset: str, file: Path, only_check: bool, environment: str, target: s
     if schedule:
         click.echo(f"Next: the job ingest-{dataset} reads it on its schedule ({schedule}, UTC).")
     else:
-        click.echo(f"Next: ask for its ingestion. The contract has no {FREQUENCY}, so no schedule reads it.")
+        click.echo(f"Next: ingest it. The contract has no {FREQUENCY}, so no schedule does.")
     click.echo(f"To ingest now: run the workflow `ingest`, or mlops ingest {dataset} --env {environment}")
 
 

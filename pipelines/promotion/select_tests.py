@@ -18,6 +18,16 @@ PAGES = ("tests/test_docs.py", "tests/pipelines/github/test_settings_page.py")
 OWNERS = ("tests/pipelines/github/test_release_owners.py", "tests/pipelines/github/test_repository_files.py")
 """Tests that read the repository's own `CODEOWNERS`."""
 
+ANSWERS = (
+    "laptop/tests/journeys/test_responses.py",
+    "tests/github/test_workflows.py",
+    "tests/infra/policies/test_application.py",
+    "tests/pipelines/cli/test_new.py",
+    "tests/pipelines/github/test_alarm_workflow.py",
+    *PAGES,
+)
+"""Tests that read or run the workflow `respond`, which lists the environments whose alarms it answers."""
+
 _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"data-contracts/.+"), ("tests/models", *PROVISIONED)),
     (re.compile(r"tests/models/.+"), ("tests/models",)),
@@ -32,6 +42,7 @@ _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
         ),
     ),
     (re.compile(r"\.github/CODEOWNERS"), OWNERS),
+    (re.compile(r"\.github/workflows/respond\.yml"), ANSWERS),
     (re.compile(r"docs/.+|[^/]+\.md"), PAGES),
     (re.compile(r"laptop/docs/.+"), (*PAGES, "laptop/tests/test_delays.py")),
 )

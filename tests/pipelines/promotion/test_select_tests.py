@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.promotion.select_tests import ALL, EVERY_MODEL, OWNERS, PAGES, PROVISIONED, SelectedTests, select_tests
+from pipelines.promotion.select_tests import (
+    ALL,
+    ANSWERS,
+    EVERY_MODEL,
+    OWNERS,
+    PAGES,
+    PROVISIONED,
+    SelectedTests,
+    select_tests,
+)
 from tests.sample_project import ROOT
 
 OWNERS_FILE = ".github/CODEOWNERS"
+ALARM_WORKFLOW = ".github/workflows/respond.yml"
 OWN = f"{EVERY_MODEL}[churn]"
 KNOWN = (
     "models/churn/model.yaml",
@@ -49,11 +59,12 @@ def test_a_contract_affects_every_model() -> None:
     assert select("data-contracts/x.odcs.yaml", "models/churn/train.py").paths == (*PROVISIONED, "tests/models")
 
 
-def test_owners_and_an_environment_affect_the_tests_of_declarations_and_owners_only() -> None:
-    known = (*KNOWN, *OWNERS, "tests/infra/test_policy_sizes.py", "tests/pipelines/declarations/test_project.py")
-    found = select("Pulumi.qa.yaml", "models/churn/releases/qa.yaml", OWNERS_FILE, known=known)
+def test_what_a_new_environment_writes_affects_the_tests_of_declarations_owners_and_alarms_only() -> None:
+    declared = ("tests/infra/test_policy_sizes.py", "tests/pipelines/declarations/test_project.py")
+    known = (*KNOWN, *OWNERS, *ANSWERS, *declared)
+    found = select("Pulumi.qa.yaml", "models/churn/releases/qa.yaml", OWNERS_FILE, ALARM_WORKFLOW, known=known)
     assert not found.types
-    assert set(found.paths) >= {*PROVISIONED, *OWNERS}
+    assert set(found.paths) >= {*PROVISIONED, *OWNERS, *ANSWERS}
     assert not any(path in ("tests/models", "laptop/tests") for path in found.paths)
 
 
@@ -65,6 +76,16 @@ def test_every_test_that_reads_the_owners_is_selected_by_their_file() -> None:
         if reads.search(path.read_text(encoding="utf-8")) and path != Path(__file__)
     }
     assert found == set(OWNERS)
+
+
+def test_every_test_that_reads_the_workflows_is_selected_by_the_one_that_lists_environments() -> None:
+    reads = re.compile(r'"\.github/workflows/\*|GITHUB / "workflows"|"workflows" / "respond|check_alarm_workflow')
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if reads.search(path.read_text(encoding="utf-8")) and path != Path(__file__)
+    }
+    assert found <= set(ANSWERS) and len(found) >= 4
 
 
 def test_a_page_affects_the_tests_of_the_pages() -> None:
@@ -92,7 +113,15 @@ def test_everything_is_tested_after_a_change_that_can_affect_everything(file: st
 def test_every_selected_test_exists() -> None:
     """A path that no longer exists would leave a change untested."""
     exists = lambda path: (ROOT / path).exists()  # noqa: E731
-    files = ("data-contracts/x", "tests/models/x", "Pulumi.dev.yaml", "docs/x", "models/x/model.yaml", OWNERS_FILE)
+    files = (
+        "data-contracts/x",
+        "tests/models/x",
+        "Pulumi.dev.yaml",
+        "docs/x",
+        "models/x/model.yaml",
+        OWNERS_FILE,
+        ALARM_WORKFLOW,
+    )
     for path in {path for file in files for path in select_tests([file], lambda _: True).paths} - {
         "tests/models/test_x.py"
     }:
