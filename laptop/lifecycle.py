@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import contextlib
 import json
 import os
@@ -122,15 +123,27 @@ class Laptop:
     def environ_of_caller(self, caller: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any.
 
-        Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so.
+        Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so. `AWS_PROFILE`
+        is kept if the laptop's own AWS configuration has that profile, for a role such as the one for landing.
 
         Args:
             caller: environment of the caller.
         """
         if caller.get("GITHUB_ACTIONS") != "true":
-            return self.environ(administrator=caller.get(ADMINISTRATOR) == "1")
+            environ = self.environ(administrator=caller.get(ADMINISTRATOR) == "1")
+            profile = caller.get("AWS_PROFILE", "")
+            return environ | ({"AWS_PROFILE": profile} if profile in self._profiles() else {})
         kept = {name: value for name, value in self.environ().items() if name not in IDENTITY}
         return {**kept, **{name: caller[name] for name in IDENTITY if name in caller}}
+
+    def _profiles(self) -> set[str]:
+        """Return the names of the profiles in the laptop's AWS configuration."""
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(self.home / "aws" / "config", encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError):  # edited by a person; boto3 will say what is wrong
+            return set()
+        return {section.removeprefix("profile ") for section in parser.sections()}
 
     def providers(self) -> dict[str, Provider]:
         """Return the providers with which the engine applies a stack, by package."""

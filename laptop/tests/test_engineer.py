@@ -18,6 +18,7 @@ from laptop.lifecycle import ADMINISTRATOR, Laptop
 from laptop.shell_environment import shell_commands
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
+from pipelines.registry import clients
 from tests.sample_project import ROOT
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,22 @@ def test_nobody_but_a_job_takes_a_role_for_jobs(running: Laptop, administrator: 
     with pytest.raises(ClientError) as refused:
         sts.assume_role(RoleArn=f"{ACCOUNT}:role/jobs-{administrator}", RoleSessionName="me")
     assert code(refused) == "AccessDenied"
+
+
+def test_commands_use_a_profile_of_the_laptop_but_none_of_another_account(
+    running: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statement = {"Effect": "Allow", "Principal": FOR_PEOPLE, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    client(running.environ(), running, "iam").create_role(RoleName="lander", AssumeRolePolicyDocument=trust)
+    with (running.home / "aws" / "config").open("a") as config:
+        config.write(f"[profile land]\nrole_arn = {ACCOUNT}:role/lander\nsource_profile = default\n")
+
+    environ = running.environ_of_caller({"AWS_PROFILE": "land"})
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert "assumed-role/lander/" in clients.client("sts").get_caller_identity()["Arn"]
+    assert running.environ_of_caller({"AWS_PROFILE": "work"}) == running.environ_of_caller({})
 
 
 def test_the_shell_gets_what_it_asks_for(running: Laptop) -> None:

@@ -14,6 +14,7 @@ from pipelines.cli.options import environment_option, log, open_target, record_o
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
+from pipelines.declarations.service_level import FREQUENCY
 
 if TYPE_CHECKING:
     from pipelines.targets import Target
@@ -61,8 +62,10 @@ def land(dataset: str, file: Path, only_check: bool, environment: str, target: s
     place = landing.landing_bucket(project, environment)
     click.echo(f"landed {landing.upload(place, dataset, file)}")
     schedule = contract.ingest_schedule
-    when = f"on its schedule ({schedule}, UTC)" if schedule else "on request only"
-    click.echo(f"Next: the job ingest-{dataset} reads it {when}.")
+    if schedule:
+        click.echo(f"Next: the job ingest-{dataset} reads it on its schedule ({schedule}, UTC).")
+    else:
+        click.echo(f"Next: ingest it. The contract has no {FREQUENCY}, so no schedule does.")
     click.echo(f"To ingest now: run the workflow `ingest`, or mlops ingest {dataset} --env {environment}")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipelines.data.schema_compatibility import UNBINDING
 from pipelines.declarations.classification import OPEN_CLASSIFICATIONS
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.service_level import FREQUENCY
+
+RETIRING = ("deprecated", "retired")
 
 
 def advise(contract: Contract) -> list[str]:
@@ -20,7 +23,9 @@ def _on_dataset(contract: Contract) -> Iterator[str]:
         yield "description.purpose: say what the data is for; the catalogue shows it"
     if not contract.team:
         yield "team: name the owner; the catalogue shows it"
-    if contract.status == "active" and not any(level.property == FREQUENCY for level in contract.service_levels):
+    if contract.status in UNBINDING:
+        yield f"status: a {contract.status} contract binds nobody; set it to active when a team relies on it"
+    if contract.status not in RETIRING and not any(level.property == FREQUENCY for level in contract.service_levels):
         yield f"slaProperties: without {FREQUENCY}, data is ingested on request only"
     if not any(rule.metric == "rowCount" for rule in contract.table.rules):
         yield "schema[0].quality: add rowCount, so that an empty file is rejected"

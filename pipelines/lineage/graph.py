@@ -318,19 +318,26 @@ def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, f
 
 
 def graph_lines(graph: LineageGraph) -> list[str]:
-    """Return the lines that show a graph to people: each node, and what it leads to."""
+    """Return the lines that show a graph to people: each node, and what it leads to.
+
+    Nodes of a kind that lead to the same ones, such as the columns of a bundle, are grouped above them.
+    """
     lines = []
     for kind in KINDS:
         nodes = sorted(node for node in graph.edges if node.kind == kind)
         if not nodes:
             continue
         lines.append(f"{kind}s:" if kind != "version" else "versions:")
+        groups: dict[tuple[str, ...], list[str]] = {}
         for node in nodes:
             note = f"  ({graph.notes[node]})" if node in graph.notes else ""
-            lines.append(f"  {node.name}{note}")
-            for target in sorted(graph.edges[node]):
-                live = ", live" if (node, target) in graph.live else ""
-                lines.append(f"      → {target}{live}")
+            targets = sorted(graph.edges[node])
+            arrows = (f"      → {target}{', live' if (node, target) in graph.live else ''}" for target in targets)
+            groups.setdefault(tuple(arrows), []).append(f"  {node.name}{note}")
+        without = groups.pop((), [])
+        for leads_to, names in groups.items():
+            lines += [*names, *leads_to]
+        lines += without  # last, so that no arrows of others stand below them
     return [printable(line) for line in lines]
 
 

@@ -85,7 +85,7 @@ SUMMARIES: dict[MonitorVerdict, str] = {
     "ok": "Every check passed.",
     "watch": "Nothing must happen, but have a look.",
     "alarm": "Something changed that needs a decision.",
-    "unknown": "There is too little data to decide.",
+    "unknown": "Not every check can decide yet: see what is missing.",
 }
 
 

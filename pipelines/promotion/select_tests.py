@@ -18,7 +18,13 @@ PAGES = ("tests/test_docs.py", "tests/pipelines/github/test_settings_page.py")
 OWNERS = ("tests/pipelines/github/test_release_owners.py", "tests/pipelines/github/test_repository_files.py")
 """Tests that read the repository's own `CODEOWNERS`."""
 
-WORKFLOWS = ("tests/github/test_workflows.py", "tests/pipelines/github/test_alarm_workflow.py")
+WORKFLOWS = (
+    "tests/github/test_workflows.py",
+    "tests/infra/policies/test_application.py",
+    "tests/pipelines/cli/test_new.py",
+    "tests/pipelines/github/test_alarm_workflow.py",
+    *PAGES,
+)
 """Tests that read the list of environments in the workflow `respond`."""
 
 _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (

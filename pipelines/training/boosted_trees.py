@@ -1,7 +1,7 @@
 """Export boosted trees of LightGBM, XGBoost and CatBoost, alone or as the last step of a scikit-learn pipeline.
 
 None of these libraries is required. Whoever trains with one adds it to the requirements, and for the first two
-`onnxmltools`, which converts them.
+`onnxmltools`, which converts them. Thresholds of scikit-learn's histogram gradient boosting are rounded here, too.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def target_opset(estimator: Any) -> dict[str, int] | None:
 
 
 def convertible(estimator: Any) -> Any:
-    """Prepare an estimator for skl2onnx: register the converters, and return a copy without names of features.
+    """Prepare an estimator for skl2onnx: register the converters, and return a copy that they convert exactly.
 
     Raises:
         MlopsError: `onnxmltools` is not installed, or cannot convert this estimator.
     """
     library, kind = library_of(estimator), type(last_step(estimator)).__name__
     if library not in CONVERTED:
-        return estimator
+        return _with_rounded_thresholds(estimator)
     if kind not in CONVERTED[library]:
         raise MlopsError(
             f"{kind} of {library} cannot be exported: expected {' or '.join(CONVERTED[library])}",
@@ -77,6 +77,23 @@ def convertible(estimator: Any) -> Any:
     unnamed = copy.deepcopy(estimator)
     last_step(unnamed).get_booster().feature_names = None
     return unnamed
+
+
+def _with_rounded_thresholds(estimator: Any) -> Any:
+    """Round the thresholds of scikit-learn's histogram gradient boosting down to float32, in a copy.
+
+    skl2onnx rounds them to the nearest, but those of its other trees down. See `round_thresholds`.
+    """
+    if not hasattr(last_step(estimator), "_predictors"):
+        return estimator
+    rounded = copy.deepcopy(estimator)
+    for iteration in last_step(rounded)._predictors:
+        for tree in iteration:
+            exact = tree.nodes["num_threshold"]
+            with np.errstate(over="ignore"):  # a split of missing values from all others may have a huge threshold
+                nearest = exact.astype(np.float32)
+            tree.nodes["num_threshold"] = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+    return rounded
 
 
 def _register(library: str) -> None:

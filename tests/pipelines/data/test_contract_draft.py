@@ -45,6 +45,20 @@ def test_a_file_keeps_the_draft_that_was_inferred_from_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("status", "advised"),
+    [
+        ("draft", ["status", "slaProperties"]),
+        ("proposed", ["status", "slaProperties"]),
+        ("active", ["slaProperties"]),
+        ("deprecated", []),
+    ],
+)
+def test_a_contract_in_use_is_advised_to_bind_and_to_say_when_data_comes(status: str, advised: list[str]) -> None:
+    lines = advise(contract(column("age", "integer"), status=status))
+    assert [line.partition(":")[0] for line in lines if line.startswith(("status:", "slaProperties:"))] == advised
+
+
+@pytest.mark.parametrize(
     ("left", "kind", "levels"),
     [
         (["yes", "no"], "string", ("no", "yes")),

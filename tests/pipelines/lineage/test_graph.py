@@ -132,6 +132,16 @@ def test_a_trace_is_shown_as_text_and_json() -> None:
         "releases:",
         "  prod/price  (live: sha256:000000000000…)",
     ]
+    columns = [LineageNode("column", f"visits.{name}") for name in ("age", "late", "size")]
+    targets = {columns[0]: {columns[1]}, columns[1]: set(), columns[2]: {columns[1]}}
+    grouped = LineageGraph(edges=targets, back={}, notes={}, live=set())
+    assert graph_lines(grouped) == [
+        "columns:",
+        "  visits.age",
+        "  visits.size",
+        "      → column visits.late",
+        "  visits.late",
+    ]
     found = graph_json(back(bundle_node("price", digest(2))))
     edges = found["edges"]
     assert (

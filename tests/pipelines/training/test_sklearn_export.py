@@ -53,6 +53,16 @@ def test_exported_trees_accept_missing_values() -> None:
     assert answers.outputs["label"].dtype == np.int64
 
 
+def test_exported_trees_decide_the_same_for_values_between_those_of_the_training() -> None:
+    decimals = pd.DataFrame({"rain": np.arange(0, 30, 0.2).astype(np.float32).astype(float)})
+    between = pd.DataFrame({"rain": np.arange(0.1, 30, 0.2).astype(np.float32).astype(float)})
+    boosting = HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=None, min_samples_leaf=1, random_state=0)
+    estimator = make_pipeline(StandardScaler(with_mean=False, with_std=False), boosting)
+    estimator.fit(decimals, np.arange(len(decimals)) % 7)
+    trained = from_sklearn(estimator, decimals)
+    assert answer_holdout("regression", trained, check_graph(trained.onnx), between, ()).predicted.shape == (150,)
+
+
 def test_an_estimator_that_cannot_be_exported_is_an_error_that_names_it() -> None:
     class Mean(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         def predict(self, rows: pd.DataFrame) -> Any:
