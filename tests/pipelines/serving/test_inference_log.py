@@ -14,12 +14,14 @@ import pytest
 from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.golden import CHECK_REQUEST, request_of, single_rows
-from pipelines.serving.inference_log import OVERHEAD, InferenceLog, Limits
+from pipelines.serving.inference_log import OVERHEAD, InferenceLog
+from pipelines.serving.log_messages import Limits
 from pipelines.serving.predictor import InferenceResult, Predictor
 from pipelines.serving.request_counts import count_of
 from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.bundles import NAME, ROW, MadeBundle, classifier_bundle, linear_bundle, mixed_bundle
 from tests.pipelines.serving.conftest import Serve, Served, features, mixture, row
+from tests.pipelines.serving.thread_writer import in_thread
 
 MODEL = Predictor(linear_bundle().manifest, linear_bundle().files)
 BODY = json.dumps(features()).encode()
@@ -51,7 +53,8 @@ def make(write: Callable[[str, bytes], None], **options: Any) -> tuple[Inference
         if count_of(key) is None:
             write(key, content)
 
-    log = InferenceLog(write_records, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
+    start = in_thread(write_records)
+    log = InferenceLog(start, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
     log.start()
     return log, metrics
 

@@ -1,0 +1,28 @@
+"""Writer of an inference log in a process, which puts objects into a folder.
+
+`python -m tests.pipelines.serving.folder_writer <folder> <kind>`: with the kind `failing-log`, each attempt fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pipelines.serving.log_writer import run_writer
+
+
+def main(folder: Path, kind: str) -> int:
+    """Write until the server ends; return the exit status."""
+
+    def write(key: str, content: bytes) -> None:
+        if kind == "failing-log":
+            raise OSError("no bucket today")
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    return run_writer(write)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
