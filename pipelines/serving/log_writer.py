@@ -273,6 +273,7 @@ def _parts(batch: Batch) -> Iterator[tuple[Records, int]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the inference log of the server that started this process; return the exit status."""
+    leave_signals_to_the_server()  # before the import that takes longest
     from pipelines.serving.logs_bucket import logs_bucket
 
     parser = argparse.ArgumentParser("python -m pipelines.serving.log_writer", description="Write an inference log.")
@@ -280,13 +281,17 @@ def main(arguments: Sequence[str]) -> int:
     return run_writer(logs_bucket(parser.parse_args(arguments).bucket))
 
 
+def leave_signals_to_the_server() -> None:
+    """Ignore signals to the whole process group: the server closes the channel once it has finished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run_writer(write: Write) -> int:
     """Write the inference log of the server at the other end of standard input; return the exit status."""
     from pipelines.serving.structured_log import log_to_stderr
 
-    # Signals to the whole process group are for the server, which closes the channel when it has finished.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_the_server()
     log_to_stderr()
     serve_log(socket.socket(fileno=sys.stdin.fileno()), write)
     return 0
