@@ -35,15 +35,15 @@ from pipelines.declarations.inference_logging import LogPolicy, sample_hash, sam
 from pipelines.serving.golden import CHECK_REQUEST, golden_inputs
 from pipelines.serving.log_messages import (
     FIELDS,
-    Drain,
-    Failed,
+    AttemptFailed,
+    DrainLog,
     Limits,
-    Lost,
-    Put,
     PutDone,
+    PutObject,
+    RecordsLost,
+    RecordsWritten,
     Report,
-    Start,
-    Written,
+    StartLog,
     batch_of,
     frame,
     read_report,
@@ -90,13 +90,13 @@ class _PendingPut(NamedTuple):
 
     Attributes:
         key, content: the object.
-        count: what it counts.
+        counted: what it counts.
         latencies, lost: totals of the process that it accounts for.
     """
 
     key: str
     content: bytes
-    count: RequestCount
+    counted: RequestCount
     latencies: list[int]
     lost: int
 
@@ -329,14 +329,14 @@ class InferenceLog:
                 return False
 
     def _take(self, report: Report) -> None:
-        if isinstance(report, Written):
+        if isinstance(report, RecordsWritten):
             self._metrics.log_written(report.records)
             self._count.add(report.begin, report.end, report.records, report.errors)
             self._settle(report.records, report.size)
-        elif isinstance(report, Lost):
+        elif isinstance(report, RecordsLost):
             self._lose(report.records)
             self._settle(report.records, report.size)
-        elif isinstance(report, Failed):
+        elif isinstance(report, AttemptFailed):
             self._metrics.log_failed()
         elif isinstance(report, PutDone):
             self._put_done(report.reason)
@@ -362,9 +362,9 @@ class InferenceLog:
             return
         self._writer, self._writers = writer, self._writers + 1
         pod = self._pod if self._writers == 1 else f"{self._pod}.{self._writers}"
-        first = [frame(Start(self._plan, self._limits, pod))]
+        first = [frame(StartLog(self._plan, self._limits, pod))]
         if self._putting is not None:
-            first.append(frame(Put(self._putting.key, self._putting.content)))
+            first.append(frame(PutObject(self._putting.key, self._putting.content)))
         with self._handing:
             self._outgoing.extendleft(_Outgoing(memoryview(content)) for content in reversed(first))
             if is_draining:
@@ -400,7 +400,7 @@ class InferenceLog:
             self._writer = None
 
     def _draining(self) -> _Outgoing:
-        return _Outgoing(memoryview(frame(Drain(max(0.0, self._deadline - time.monotonic())))))
+        return _Outgoing(memoryview(frame(DrainLog(max(0.0, self._deadline - time.monotonic())))))
 
     def _drain(self) -> None:
         with self._handing:
@@ -439,7 +439,7 @@ class InferenceLog:
         content = msgspec.json.encode({**count._asdict(), "latencies": more, "lost": lost - self._lost_written})
         self._putting = _PendingPut(key, content, count, latencies, lost)
         with self._handing:
-            self._outgoing.append(_Outgoing(memoryview(frame(Put(key, content)))))
+            self._outgoing.append(_Outgoing(memoryview(frame(PutObject(key, content)))))
             self._send()
 
     def _put_done(self, reason: str) -> None:
@@ -450,7 +450,7 @@ class InferenceLog:
             self._written_latencies, self._lost_written = put.latencies, put.lost
             return
         logger.warning("the count of requests could not be written", extra={"key": put.key, "reason": reason})
-        count = put.count
+        count = put.counted
         self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
 
     def _count_unsampled(self) -> None:

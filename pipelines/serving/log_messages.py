@@ -77,7 +77,7 @@ class LogPlan(msgspec.Struct, frozen=True):
     outputs: tuple[str, ...]
 
 
-class Start(msgspec.Struct, tag="start"):
+class StartLog(msgspec.Struct, tag="start"):
     """First message to a writer.
 
     Attributes:
@@ -91,7 +91,7 @@ class Start(msgspec.Struct, tag="start"):
     pod: str
 
 
-class Batch(msgspec.Struct, tag="batch"):
+class RecordBatch(msgspec.Struct, tag="batch"):
     """Records, by columns: values of one column with a zero byte between them.
 
     Attributes:
@@ -111,20 +111,20 @@ class Batch(msgspec.Struct, tag="batch"):
     size: int
 
 
-class Put(msgspec.Struct, tag="put"):
+class PutObject(msgspec.Struct, tag="put"):
     """Request to put an object, with one attempt. The answer is `PutDone`."""
 
     key: str
     content: bytes
 
 
-class Drain(msgspec.Struct, tag="drain"):
+class DrainLog(msgspec.Struct, tag="drain"):
     """Request to write all records now, within some seconds."""
 
     seconds: float
 
 
-class Written(msgspec.Struct, tag="written"):
+class RecordsWritten(msgspec.Struct, tag="written"):
     """Report: records were written.
 
     Attributes:
@@ -140,25 +140,25 @@ class Written(msgspec.Struct, tag="written"):
     size: int
 
 
-class Lost(msgspec.Struct, tag="lost"):
+class RecordsLost(msgspec.Struct, tag="lost"):
     """Report: records could not be written, and were dropped."""
 
     records: int
     size: int
 
 
-class Failed(msgspec.Struct, tag="failed"):
+class AttemptFailed(msgspec.Struct, tag="failed"):
     """Report: an attempt to write records failed; others may follow."""
 
 
 class PutDone(msgspec.Struct, tag="done"):
-    """Report: whether the object of a `Put` was written, or why not."""
+    """Report: whether the object of a `PutObject` was written, or why not."""
 
     reason: str = ""
 
 
 class Records(NamedTuple):
-    """Records, by columns; see `Batch`."""
+    """Records, by columns; see `RecordBatch`."""
 
     times: Sequence[float]
     traces: Sequence[bytes]
@@ -172,8 +172,8 @@ class Records(NamedTuple):
         return Records(self.times[begin:end], self.traces[begin:end], self.ids[begin:end], self.rows[begin:end], values)
 
 
-Request = Start | Batch | Put | Drain
-Report = Written | Lost | Failed | PutDone
+Request = StartLog | RecordBatch | PutObject | DrainLog
+Report = RecordsWritten | RecordsLost | AttemptFailed | PutDone
 
 _encode = msgspec.msgpack.Encoder().encode
 read_request = msgspec.msgpack.Decoder(Request).decode
@@ -190,7 +190,7 @@ def frame(message: Request | Report) -> bytes:
     return _LENGTH.pack(len(content)) + content
 
 
-def batch_of(flat: Sequence[Any], size: int) -> Batch:
+def batch_of(flat: Sequence[Any], size: int) -> RecordBatch:
     """Return a batch of records, which are held one after another in a flat list.
 
     A slice of such a list is one value of all records, and a column needs a single call. That keeps the cost of a
@@ -202,10 +202,12 @@ def batch_of(flat: Sequence[Any], size: int) -> Batch:
     """
     columns = zip(*flat[4::FIELDS], strict=True)
     times = array("d", flat[0::FIELDS]).tobytes()
-    return Batch(times, _join(flat[1::FIELDS]), _join(flat[2::FIELDS]), flat[3::FIELDS], [*map(_join, columns)], size)
+    return RecordBatch(
+        times, _join(flat[1::FIELDS]), _join(flat[2::FIELDS]), flat[3::FIELDS], [*map(_join, columns)], size
+    )
 
 
-def records_of(batch: Batch) -> Records:
+def records_of(batch: RecordBatch) -> Records:
     """Return the records of a batch.
 
     Raises:

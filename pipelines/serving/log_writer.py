@@ -23,16 +23,16 @@ from dataclasses import dataclass, field
 
 from pipelines.serving.log_lines import LogLines
 from pipelines.serving.log_messages import (
-    Batch,
-    Drain,
-    Failed,
-    Lost,
-    Put,
+    AttemptFailed,
+    DrainLog,
     PutDone,
+    PutObject,
+    RecordBatch,
     Records,
+    RecordsLost,
+    RecordsWritten,
     Report,
-    Start,
-    Written,
+    StartLog,
     contents,
     frame,
     read_request,
@@ -58,7 +58,7 @@ def serve_log(channel: socket.socket, write: Write) -> None:
     with channel, channel.makefile("rb") as stream:
         received = map(read_request, contents(stream))
         start = next(received, None)
-        if not isinstance(start, Start):
+        if not isinstance(start, StartLog):
             return
         writer = _Writer(start, write, channel)
         thread = threading.Thread(target=writer.run_until_end, name="inference-log-writer", daemon=True)
@@ -97,7 +97,7 @@ class _Writer:
         channel: socket for reports.
     """
 
-    def __init__(self, start: Start, write: Write, channel: socket.socket) -> None:
+    def __init__(self, start: StartLog, write: Write, channel: socket.socket) -> None:
         self._write = write
         self._channel = channel
         self._limits = start.limits
@@ -107,8 +107,8 @@ class _Writer:
         self._objects = 0
         # A record has waited in the server before; see `TICK_SECONDS`.
         self._pause_seconds = max(0.9 * start.limits.seconds, 0.001)
-        self._waiting: deque[Batch] = deque()
-        self._puts: deque[Put] = deque()
+        self._waiting: deque[RecordBatch] = deque()
+        self._puts: deque[PutObject] = deque()
         # Each counter is written by one thread only, so none needs a lock.
         self._bytes_in = 0
         self._bytes_taken = 0
@@ -119,15 +119,15 @@ class _Writer:
 
     def take(self, message: object) -> None:
         """Take a message of the log."""
-        if isinstance(message, Batch):
+        if isinstance(message, RecordBatch):
             self._waiting.append(message)
             self._bytes_in += message.size
             if self._bytes_in - self._bytes_taken > self._limits.batch_bytes:
                 self._wake.set()
-        elif isinstance(message, Put):
+        elif isinstance(message, PutObject):
             self._puts.append(message)
             self._wake.set()
-        elif isinstance(message, Drain):
+        elif isinstance(message, DrainLog):
             self.drain(message.seconds)
 
     def drain(self, seconds: float, *, is_end: bool = False) -> None:
@@ -167,7 +167,7 @@ class _Writer:
                 parts = list(_parts(batch))
             except ValueError:
                 logger.exception("records of the inference log were lost", extra={"records": len(batch.rows)})
-                self._report(Lost(len(batch.rows), batch.size))
+                self._report(RecordsLost(len(batch.rows), batch.size))
                 continue
             for part, size in parts:
                 hour = int(part.times[0]) // 3600
@@ -176,7 +176,7 @@ class _Writer:
                     found = None
                 found = found or _Object(hour, part.times[0])
                 if not self._add(found, part, size):
-                    self._report(Lost(len(part.times), size))
+                    self._report(RecordsLost(len(part.times), size))
             del batch
         if found is not None and found.records:
             self._put_records(found)
@@ -206,9 +206,9 @@ class _Writer:
         content = b"".join(found.pieces)
         found.pieces.clear()
         if self._put(key, found.records, content):
-            self._report(Written(found.records, found.errors, found.begin, found.end, found.size))
+            self._report(RecordsWritten(found.records, found.errors, found.begin, found.end, found.size))
         else:
-            self._report(Lost(found.records, found.size))
+            self._report(RecordsLost(found.records, found.size))
 
     def _put(self, key: str, records: int, content: bytes) -> bool:
         """Write an object; return False if its records were lost."""
@@ -217,7 +217,7 @@ class _Writer:
             try:
                 self._write(key, content)
             except Exception as error:  # S3, the network or the credentials
-                self._report(Failed())
+                self._report(AttemptFailed())
                 logger.warning(
                     "the inference log could not be written",
                     extra={"key": key, "records": records, "attempt": attempt, "reason": str(error)},
@@ -231,7 +231,7 @@ class _Writer:
         logger.error("records of the inference log were lost", extra={"key": key, "records": records})
         return False
 
-    def _put_once(self, put: Put) -> None:
+    def _put_once(self, put: PutObject) -> None:
         try:
             self._write(put.key, put.content)
         except Exception as error:  # S3, the network or the credentials
@@ -255,7 +255,7 @@ class _Writer:
             logger.debug("nobody takes a report of the inference log")
 
 
-def _parts(batch: Batch) -> Iterator[tuple[Records, int]]:
+def _parts(batch: RecordBatch) -> Iterator[tuple[Records, int]]:
     """Yield the records of each hour in a batch, and their share of its memory."""
     records = records_of(batch)
     hours = [int(moment) // 3600 for moment in records.times]

@@ -37,7 +37,7 @@ class LogWriterProcess:
         self.channel, other = socket.socketpair()
         try:
             with other:
-                self._process = subprocess.Popen(command, stdin=other, stdout=subprocess.DEVNULL)
+                self._process = subprocess.Popen(command, stdin=other.fileno(), stdout=subprocess.DEVNULL)
         except OSError:
             self.channel.close()
             raise

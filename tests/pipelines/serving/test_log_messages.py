@@ -9,10 +9,10 @@ import pytest
 
 from pipelines.serving.log_messages import (
     LARGEST_MESSAGE,
-    Failed,
-    Lost,
-    Put,
+    AttemptFailed,
+    PutObject,
     Records,
+    RecordsLost,
     batch_of,
     contents,
     frame,
@@ -46,17 +46,17 @@ def test_values_are_never_taken_for_those_of_another_record() -> None:
 
 
 def test_reports_are_read_however_they_arrive() -> None:
-    sent = frame(Lost(3, 9)) + frame(Failed())
+    sent = frame(RecordsLost(3, 9)) + frame(AttemptFailed())
     received, found = bytearray(), []
     for byte in sent:
         received.append(byte)
         found += take_contents(received)
-    assert [read_report(content) for content in found] == [Lost(3, 9), Failed()]
+    assert [read_report(content) for content in found] == [RecordsLost(3, 9), AttemptFailed()]
     assert not received
 
 
 def test_a_message_that_was_sent_in_part_is_ignored() -> None:
-    sent = frame(Put("key", b"content"))
+    sent = frame(PutObject("key", b"content"))
     assert [*contents(io.BytesIO(sent[:-1]))] == []
     assert [*contents(io.BytesIO(sent[:3]))] == []
 
