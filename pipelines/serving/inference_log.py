@@ -266,8 +266,8 @@ class InferenceLog:
         """Write pending records for at most `closing_seconds`; drop and count the rest. End the writer."""
         if not self._closing.is_set():
             self._deadline = time.monotonic() + self._limits.closing_seconds
+            self._ring.send(b"1")  # first: once it is closing, the thread may end at any time
             self._closing.set()
-            self._ring.send(b"1")
         self._thread.join(self._limits.closing_seconds + GRACE_SECONDS + 2)
 
     def _run(self) -> None:

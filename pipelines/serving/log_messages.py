@@ -175,7 +175,7 @@ class Records(NamedTuple):
 Request = StartLog | RecordBatch | PutObject | DrainLog
 Report = RecordsWritten | RecordsLost | AttemptFailed | PutDone
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode_into = msgspec.msgpack.Encoder().encode_into
 read_request = msgspec.msgpack.Decoder(Request).decode
 read_report = msgspec.msgpack.Decoder(Report).decode
 _join = _BETWEEN.join
@@ -184,10 +184,12 @@ FIELDS = 5
 """Number of values of a record in the flat list of `batch_of`."""
 
 
-def frame(message: Request | Report) -> bytes:
+def frame(message: Request | Report) -> bytearray:
     """Return a message as bytes."""
-    content = _encode(message)
-    return _LENGTH.pack(len(content)) + content
+    found = bytearray(_LENGTH.size)
+    _encode_into(message, found, _LENGTH.size)
+    _LENGTH.pack_into(found, 0, len(found) - _LENGTH.size)
+    return found
 
 
 def batch_of(flat: Sequence[Any], size: int) -> RecordBatch:

@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 
 from tools.bench.figures import Figure
-from tools.bench.load import Load, children, cpu_seconds, resident
+from tools.bench.load import Load, children, cpu_seconds, put_load, resident
 from tools.bench.serving import Server, check_log, golden_row, our_server, train
 from tools.bench.switched_server import (
     CONNECTIONS,
@@ -64,6 +64,8 @@ def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
                 server = stack.enter_context(our_server(manifest, files, core, folder, SWITCHED, LOG_POLICY=policy))
                 (writer,) = children(server.process)
                 os.sched_setaffinity(writer, os.sched_getaffinity(0))  # the other core
+                put_load(server.url, body, connections=CONNECTIONS, seconds=2.0, process=server.process)
+                wait_for_writer(server, 0.0)  # its first object takes longest
                 computing, wrote = cpu_seconds(writer), records_written(server)
                 loads = put_alternating_load(server, body, rounds, seconds)
                 wait_for_writer(server, wrote)
