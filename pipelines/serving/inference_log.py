@@ -116,55 +116,6 @@ class InferenceLog:
         clock: returns seconds since the epoch.
     """
 
-    # Python finds attributes of an object faster if they are at most 30, or in slots.
-    __slots__ = (
-        "_bell",
-        "_buffer_bytes",
-        "_bytes_handed",
-        "_bytes_in",
-        "_bytes_in_writer",
-        "_bytes_noticed",
-        "_bytes_out",
-        "_channel",
-        "_clock",
-        "_closing",
-        "_count",
-        "_count_at",
-        "_counted_until",
-        "_counts",
-        "_deadline",
-        "_dropped_when_full",
-        "_failed_to_write",
-        "_golden",
-        "_hand_over_bytes",
-        "_handing",
-        "_in_writer",
-        "_is_sample",
-        "_limits",
-        "_lost_written",
-        "_metrics",
-        "_no_values",
-        "_outgoing",
-        "_pending",
-        "_plan",
-        "_pod",
-        "_predictor",
-        "_putting",
-        "_received",
-        "_restart_at",
-        "_restart_pause",
-        "_ring",
-        "_sample_limit",
-        "_sent",
-        "_start_writer",
-        "_thread",
-        "_unsampled",
-        "_unsampled_counted",
-        "_writer",
-        "_writers",
-        "_written_latencies",
-    )
-
     def __init__(
         self,
         start: StartLogWriter,
@@ -179,7 +130,7 @@ class InferenceLog:
         self._start_writer = start
         self._predictor = predictor
         policy = policy or LogPolicy()
-        self._is_sample = policy.sample < 1
+        self._sample = policy.sample
         self._sample_limit = sample_limit(policy.sample)
         names = [tensor.name for tensor in predictor.schema.inputs]
         self._golden = golden_inputs(predictor.golden, names) if predictor.golden is not None else []
@@ -208,7 +159,7 @@ class InferenceLog:
         self._lost_written = 0
         self._unsampled = 0
         self._unsampled_counted = 0
-        self._counted_until = clock() if self._is_sample else 0.0
+        self._counted_until = clock() if self._sample < 1 else 0.0
         self._counts = 0
         self._count = PendingCount(predictor.digest)
         self._count_at = time.monotonic() + self._limits.seconds
@@ -243,7 +194,7 @@ class InferenceLog:
         name = answer.id
         if name == _CHECK_ID and not self._is_golden(answer):
             name = b'"%b"' % trace
-        if self._is_sample and sample_hash(name, self._predictor.sampling_key) >= self._sample_limit:
+        if self._sample < 1 and sample_hash(name, self._predictor.sampling_key) >= self._sample_limit:
             self._unsampled += 1
             return
         if self._bytes_in <= self._bytes_noticed or self._has_room():
@@ -470,7 +421,7 @@ class InferenceLog:
         self._ring.close()
 
     def _write_count(self, *, is_last: bool = False) -> None:
-        if self._is_sample:
+        if self._sample < 1:
             self._count_unsampled()
         lost = self._dropped_when_full + self._failed_to_write
         if lost > self._lost_written:
