@@ -22,7 +22,9 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import Application
 from pipelines.serving.http_protocol import MOST_CONNECTIONS, protocol_for, sweep
-from pipelines.serving.inference_log import InferenceLog, Limits, Write
+from pipelines.serving.inference_log import InferenceLog
+from pipelines.serving.log_messages import Limits
+from pipelines.serving.log_writer_process import EarlyLogWriter, StartLogWriter
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.server_settings import ServerSettings
@@ -58,13 +60,13 @@ Load = Callable[[], ServableBundle]
 """Fetches and verifies the bundle. Raises `MlopsError` if it is missing, incomplete or unsigned."""
 
 
-def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | None = None) -> int:
+def run(settings: ServerSettings, load: Load, start_writer: StartLogWriter, *, limits: Limits | None = None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         settings: settings of the server.
         load: fetches and verifies the bundle.
-        write: puts an object into the logs bucket.
+        start_writer: starts a process that writes the inference log.
         limits: limits of the inference log.
 
     Returns:
@@ -95,8 +97,11 @@ def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | 
     config = server_config(
         application, finish_seconds=settings.finish_seconds, most_connections=settings.most_connections
     )
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_live(_Server(config), listener, application, metrics, settings, load, write, limits, sender))
+    writer = EarlyLogWriter(start_writer)
+    with contextlib.closing(writer), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(
+            _live(_Server(config), listener, application, metrics, settings, load, writer, limits, sender)
+        )
 
 
 def server_config(
@@ -162,7 +167,7 @@ async def _live(
     metrics: RequestMetrics,
     settings: ServerSettings,
     load: Load,
-    write: Write,
+    writer: EarlyLogWriter,
     limits: Limits | None,
     sender: ShadowSender | None,
 ) -> int:
@@ -184,7 +189,7 @@ async def _live(
         if loading.done():
             predictor = loading.result()
             log = InferenceLog(
-                write,
+                writer,
                 predictor=predictor,
                 pod=settings.pod,
                 metrics=metrics,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.serving.inference_log import Limits
+from pipelines.serving.log_messages import Limits
+from pipelines.serving.log_writer_process import LogWriterProcess
 from pipelines.serving.server import run
 from pipelines.serving.server_settings import ServerSettings
 from tests.pipelines.serving.bundles import MadeBundle, linear_bundle, with_file
@@ -30,16 +32,11 @@ def main(folder: Path, kind: str) -> int:
             raise MlopsError("the registry cannot be reached", fix="try again")
         return bundle
 
-    def write(key: str, content: bytes) -> None:
-        if kind == "failing-log":
-            raise OSError("no bucket today")
-        path = folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
+    writer = [sys.executable, "-m", "tests.pipelines.serving.folder_writer", str(folder), kind]
     digest = "sha256:" + "f" * 64 if kind == "other-digest" else bundle.digest
     settings = ServerSettings.from_environ(bundle.manifest.model, digest, os.environ)
-    return run(settings, load, write, limits=Limits(seconds=0.2, first_pause=0.05, closing_seconds=1.0))
+    limits = Limits(seconds=0.2, first_pause=0.05, closing_seconds=1.0)
+    return run(settings, load, partial(LogWriterProcess, writer), limits=limits)
 
 
 if __name__ == "__main__":
