@@ -25,13 +25,14 @@ LOAD_BALANCER_ADDRESS = "10.0.240.10"
 
 _POD, _GROUPS = "pod.", "sg-"
 _PREFIX = "alb.ingress.kubernetes.io/"
+_NAMESPACE_LABEL = "kubernetes.io/metadata.name"  # Kubernetes gives it to every namespace
 
 PodByUid = Callable[[str], Object | None]
 
 
 @dataclass(frozen=True)
-class NetworkCaller:
-    """A client of the private network.
+class NetworkPeer:
+    """A client or a server of the private network.
 
     Attributes:
         address: its IP address.
@@ -44,14 +45,30 @@ class NetworkCaller:
     pod: Object | None = None
 
     def __str__(self) -> str:
-        """Return what to call it in a message."""
+        """Return what to call it in a message about what it connects to."""
         if self.pod is not None:
             return f"the pod {namespace_of(self.pod)}/{name_of(self.pod)}"
         groups = f" with {', '.join(sorted(self.groups))}" if self.groups else ""
         return f"the caller at {self.address}{groups}"
 
+    @property
+    def place(self) -> str:
+        """What to call it in a message about who connects to it."""
+        return self.address if self.pod is None else f"{namespace_of(self.pod)}/{name_of(self.pod)}"
 
-LOAD_BALANCER = NetworkCaller(LOAD_BALANCER_ADDRESS)
+
+LOAD_BALANCER = NetworkPeer(LOAD_BALANCER_ADDRESS)
+
+DNS = NetworkPeer(
+    "10.0.241.10",
+    pod={
+        "metadata": {"name": "coredns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+        "spec": {"containers": [{"ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]}]},
+    },
+)
+"""Pod that answers look-ups of names on AWS; the laptop runs none."""
+
+DNS_PORT = 53
 
 
 def proxy_for_pod(proxy: str, uid: str) -> str:
@@ -69,7 +86,7 @@ def _with_user(proxy: str, user: str) -> str:
     return proxy.replace("http://", f"http://{user}:laptop@")
 
 
-def caller_of(authorization: str, find: PodByUid) -> NetworkCaller:
+def caller_of(authorization: str, find: PodByUid) -> NetworkPeer:
     """Return the client that sent a request to the proxy.
 
     Args:
@@ -82,9 +99,14 @@ def caller_of(authorization: str, find: PodByUid) -> NetworkCaller:
     except (binascii.Error, UnicodeDecodeError):
         user = ""
     if user.startswith(_POD) and (pod := find(user.removeprefix(_POD))) is not None:
-        return NetworkCaller(str((pod.get("status") or {}).get("podIP") or INSTANCE_ADDRESS), pod=pod)
+        return peer_of(pod)
     groups = frozenset(user.split(".")) if user.startswith(_GROUPS) else frozenset()
-    return NetworkCaller(INSTANCE_ADDRESS, groups)
+    return NetworkPeer(INSTANCE_ADDRESS, groups)
+
+
+def peer_of(pod: Object) -> NetworkPeer:
+    """Return a pod as a client or a server."""
+    return NetworkPeer(str((pod.get("status") or {}).get("podIP") or INSTANCE_ADDRESS), pod=pod)
 
 
 def groups_of(ingress: Object) -> list[str]:
@@ -93,7 +115,7 @@ def groups_of(ingress: Object) -> list[str]:
 
 
 def balancer_refusal(
-    ingress: Object, caller: NetworkCaller, port: int, groups: Sequence[Mapping[str, Any]]
+    ingress: Object, caller: NetworkPeer, port: int, groups: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Return why the security groups of a load balancer drop a connection; None if they let it pass.
 
@@ -114,7 +136,7 @@ def balancer_refusal(
     return f"{', '.join(ranges)} does not contain {caller}, at {caller.address}"
 
 
-def _permits(rule: Mapping[str, Any], caller: NetworkCaller, port: int) -> bool:
+def _permits(rule: Mapping[str, Any], caller: NetworkPeer, port: int) -> bool:
     if rule["IpProtocol"] not in ("tcp", "-1"):
         return False
     if rule["IpProtocol"] == "tcp" and not rule["FromPort"] <= port <= rule["ToPort"]:
@@ -124,10 +146,10 @@ def _permits(rule: Mapping[str, Any], caller: NetworkCaller, port: int) -> bool:
     return _is_in(caller.address, ranges) or bool(pairs & caller.groups)
 
 
-def policy_refusal(
-    policies: Sequence[Object], namespaces: Sequence[Object], target: Object, caller: NetworkCaller, port: int
+def ingress_refusal(
+    policies: Sequence[Object], namespaces: Sequence[Object], target: Object, caller: NetworkPeer, port: int
 ) -> str | None:
-    """Return why the NetworkPolicies of a pod drop a connection; None if they let it pass.
+    """Return why the NetworkPolicies of a pod drop a connection to it; None if they let it pass.
 
     Args:
         policies: all NetworkPolicies of the pod's namespace.
@@ -136,53 +158,113 @@ def policy_refusal(
         caller: who connects.
         port: the containerPort.
     """
-    labels = target["metadata"].get("labels") or {}
-    about = [
+    about = _about(policies, target, "Ingress")
+    rules = [rule for policy in about for rule in policy["spec"].get("ingress") or ()]
+    home = _labels_of(namespaces)
+    if not about or any(
+        _is_any_port(rule, target, port) and _is_any_peer(rule.get("from"), home, namespace_of(target), caller)
+        for rule in rules
+    ):
+        return None
+    return f"{_named(about)} does not let {caller} connect to {namespace_of(target)}/{name_of(target)}"
+
+
+def egress_refusal(
+    policies: Sequence[Object],
+    namespaces: Sequence[Object],
+    caller: Object,
+    target: NetworkPeer,
+    port: int,
+    *,
+    protocol: str = "TCP",
+) -> str | None:
+    """Return why the NetworkPolicies of a pod drop a connection from it; None if they let it pass.
+
+    Args:
+        policies: all NetworkPolicies of the pod's namespace.
+        namespaces: all namespaces.
+        caller: the pod.
+        target: whom it connects to: a pod, or an address.
+        port: the containerPort of a pod, or the port of the address.
+        protocol: TCP or UDP.
+    """
+    about = _about(policies, caller, "Egress")
+    rules = [rule for policy in about for rule in policy["spec"].get("egress") or ()]
+    home = _labels_of(namespaces)
+    if not about or any(
+        _is_any_port(rule, target.pod, port, protocol)
+        and _is_any_peer(rule.get("to"), home, namespace_of(caller), target)
+        for rule in rules
+    ):
+        return None
+    where = f"the pod {namespace_of(caller)}/{name_of(caller)}"
+    return f"{_named(about)} does not let {where} connect to {target.place}, port {port}"
+
+
+def _about(policies: Sequence[Object], pod: Object, direction: str) -> list[Object]:
+    """Return the policies that select a pod and are about a direction."""
+    labels = pod["metadata"].get("labels") or {}
+    return [
         policy
         for policy in policies
-        if "Ingress" in (policy["spec"].get("policyTypes") or ("Ingress",))
-        and matches(policy["spec"].get("podSelector") or {}, labels)
+        if direction in _directions(policy["spec"]) and matches(policy["spec"].get("podSelector") or {}, labels)
     ]
-    home = {name_of(each): each["metadata"].get("labels") or {} for each in namespaces}
-    rules = [rule for policy in about for rule in policy["spec"].get("ingress") or ()]
-    if not about or any(_admits(rule, home, target, caller, port) for rule in rules):
-        return None
-    names = ", ".join(sorted(name_of(policy) for policy in about))
-    return f"the NetworkPolicy {names} does not let {caller} connect to {namespace_of(target)}/{name_of(target)}"
 
 
-def _admits(
-    rule: Mapping[str, Any], home: Mapping[str, Mapping[str, str]], target: Object, caller: NetworkCaller, port: int
-) -> bool:
+def _directions(spec: Mapping[str, Any]) -> Sequence[str]:
+    return spec.get("policyTypes") or (("Ingress", "Egress") if spec.get("egress") else ("Ingress",))
+
+
+def _named(policies: Sequence[Object]) -> str:
+    return f"the NetworkPolicy {', '.join(sorted(name_of(policy) for policy in policies))}"
+
+
+def _labels_of(namespaces: Sequence[Object]) -> dict[str, Mapping[str, str]]:
+    return {
+        name_of(each): {**(each["metadata"].get("labels") or {}), _NAMESPACE_LABEL: name_of(each)}
+        for each in namespaces
+    }
+
+
+def _is_any_port(rule: Mapping[str, Any], target: Object | None, port: int, protocol: str = "TCP") -> bool:
     ports = rule.get("ports") or ()
-    if ports and not any(_is_port(each, target, port) for each in ports):
-        return False
-    peers = rule.get("from") or ()
-    return not peers or any(_is_peer(peer, home, namespace_of(target), caller) for peer in peers)
+    return not ports or any(_is_port(each, target, port, protocol) for each in ports)
 
 
-def _is_port(entry: Mapping[str, Any], target: Object, port: int) -> bool:
-    if entry.get("protocol", "TCP") != "TCP":
+def _is_port(entry: Mapping[str, Any], target: Object | None, port: int, protocol: str) -> bool:
+    if entry.get("protocol", "TCP") != protocol:
         return False
-    if entry.get("port") is None:
+    named = entry.get("port")
+    if named is None:
         return True
-    first = container_port(target["spec"]["containers"][0], entry["port"])
-    return first is not None and first <= port <= int(entry.get("endPort") or first)
+    if isinstance(named, str):  # a port of the target
+        containers = target["spec"]["containers"] if target is not None else ()
+        return any(container_port(each, named) == port for each in containers)
+    return int(named) <= port <= int(entry.get("endPort") or named)
+
+
+def _is_any_peer(
+    peers: Sequence[Mapping[str, Any]] | None,
+    home: Mapping[str, Mapping[str, str]],
+    namespace: str,
+    other: NetworkPeer,
+) -> bool:
+    return not peers or any(_is_peer(peer, home, namespace, other) for peer in peers)
 
 
 def _is_peer(
-    peer: Mapping[str, Any], home: Mapping[str, Mapping[str, str]], namespace: str, caller: NetworkCaller
+    peer: Mapping[str, Any], home: Mapping[str, Mapping[str, str]], namespace: str, other: NetworkPeer
 ) -> bool:
     if block := peer.get("ipBlock"):
-        return _is_in(caller.address, [block["cidr"]]) and not _is_in(caller.address, block.get("except") or ())
-    if caller.pod is None:
+        return _is_in(other.address, [block["cidr"]]) and not _is_in(other.address, block.get("except") or ())
+    if other.pod is None:
         return False
-    where, selector = namespace_of(caller.pod), peer.get("namespaceSelector")
+    where, selector = namespace_of(other.pod), peer.get("namespaceSelector")
     if selector is None and where != namespace:
         return False
     if selector is not None and not matches(selector, {**home.get(where, {})}):
         return False
-    return matches(peer.get("podSelector") or {}, caller.pod["metadata"].get("labels") or {})
+    return matches(peer.get("podSelector") or {}, other.pod["metadata"].get("labels") or {})
 
 
 def _is_in(address: str, ranges: Iterable[str]) -> bool:

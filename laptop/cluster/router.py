@@ -34,12 +34,16 @@ from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
 from laptop.cluster.ports import annotated_ports
 from laptop.cluster.private_network import (
+    DNS,
+    DNS_PORT,
     LOAD_BALANCER,
-    NetworkCaller,
+    NetworkPeer,
     balancer_refusal,
     caller_of,
+    egress_refusal,
     groups_of,
-    policy_refusal,
+    ingress_refusal,
+    peer_of,
     proxy_for_pod,
 )
 from laptop.cluster.routes import (
@@ -256,7 +260,7 @@ class Router:
         return await self._forward(request, namespace, target.service, target.port, "ingress")
 
     async def _reach(
-        self, balancers: LoadBalancers, caller: NetworkCaller, host: str, listener: tuple[str, int]
+        self, balancers: LoadBalancers, caller: NetworkPeer, host: str, listener: tuple[str, int]
     ) -> Object | web.Response:
         """Return the Ingress of a load balancer to which a caller connects, or why the connection fails.
 
@@ -278,6 +282,8 @@ class Router:
             return _problem(504, f"{timed_out}: the load balancer has no listener for {protocol} on port {port}")
         if protocol == "HTTPS" and not balancers.certificate(uid)[0]:
             return _problem(504, f"{timed_out}: the load balancer has no certificate, so it does not listen on {port}")
+        if (refusal := self._egress(caller, LOAD_BALANCER, port)) is not None:
+            return _problem(504, f"{timed_out}: {refusal}")
         named = groups_of(ingress)
         try:
             groups = await asyncio.to_thread(self._account.security_groups, named) if named and self._account else []
@@ -342,6 +348,8 @@ class Router:
         caller, balancers = None, self._balancers
         if balancers is not None:
             caller = self._caller(request)
+            if (refusal := self._egress(caller, DNS, DNS_PORT, "UDP")) is not None:
+                return _problem(502, f"{host}: the look-up of the name timed out: {refusal}")
             if host.lower().endswith(DOMAIN) or balancers.find(host) is not None:
                 return await self._serve_connection(balancers, caller, host, port, request)
         service, _, rest = host.partition(".")
@@ -357,7 +365,7 @@ class Router:
         return await self._forward(request, namespace, service, port or 80, "service", caller=caller)
 
     async def _serve_connection(
-        self, balancers: LoadBalancers, caller: NetworkCaller, host: str, port: int, request: web.BaseRequest
+        self, balancers: LoadBalancers, caller: NetworkPeer, host: str, port: int, request: web.BaseRequest
     ) -> web.StreamResponse:
         """Connect a caller to a load balancer: by a tunnel to its HTTPS listener, or for one request of plain HTTP."""
         is_secure = request.method == "CONNECT"
@@ -371,12 +379,12 @@ class Router:
             return await serve_tunnel(request, await self._secure_listener(balancers, uid_of(found)))
         return await self._serve_balancer(balancers, uid_of(found), host, request)
 
-    def _caller(self, request: web.BaseRequest) -> NetworkCaller:
+    def _caller(self, request: web.BaseRequest) -> NetworkPeer:
         """Return who sent a request to the proxy."""
         return caller_of(request.headers.get("Proxy-Authorization", ""), lambda uid: self._store.find_uid(POD, uid))
 
     async def _tunnel(
-        self, request: web.BaseRequest, namespace: str, service: str, port: int, caller: NetworkCaller | None
+        self, request: web.BaseRequest, namespace: str, service: str, port: int, caller: NetworkPeer | None
     ) -> web.StreamResponse:
         """Connect a client to a ready pod of a Service; unlike requests, connections are not moved to another pod."""
         endpoints = self._addresses(namespace, service, port, "service")
@@ -389,7 +397,7 @@ class Router:
                 continue
         return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
 
-    def _refusal(self, namespace: str, endpoints: Sequence[PodAddress], caller: NetworkCaller) -> str | None:
+    def _refusal(self, namespace: str, endpoints: Sequence[PodAddress], caller: NetworkPeer) -> str | None:
         """Return why NetworkPolicies keep a caller from the pods of a Service; None if they do not."""
         policies, namespaces = self._store.find_all(NETWORK_POLICY, namespace), self._store.find_all(NAMESPACE)
         pods = {uid_of(pod): pod for pod in self._store.find_all(POD, namespace)}
@@ -397,10 +405,20 @@ class Router:
             pod = pods.get(endpoint.uid)
             declared = {port: number for number, port in annotated_ports(pod).items()} if pod is not None else {}
             if pod is not None and endpoint.port in declared:
-                refusal = policy_refusal(policies, namespaces, pod, caller, declared[endpoint.port])
+                port = declared[endpoint.port]
+                refusal = self._egress(caller, peer_of(pod), port)
+                refusal = refusal or ingress_refusal(policies, namespaces, pod, caller, port)
                 if refusal is not None:
                     return refusal
         return None
+
+    def _egress(self, caller: NetworkPeer, target: NetworkPeer, port: int, protocol: str = "TCP") -> str | None:
+        """Return why NetworkPolicies keep a caller, if it is a pod, from connecting; None if they do not."""
+        if caller.pod is None:
+            return None
+        policies = self._store.find_all(NETWORK_POLICY, namespace_of(caller.pod))
+        namespaces = self._store.find_all(NAMESPACE)
+        return egress_refusal(policies, namespaces, caller.pod, target, port, protocol=protocol)
 
     def _choose(self, uid: str, targets: Sequence[WeightedService]) -> WeightedService:
         """Choose by smooth weighted round robin: of every hundred requests each Service gets exactly its weight."""
@@ -422,7 +440,7 @@ class Router:
         port: int | str,
         way: str,
         *,
-        caller: NetworkCaller | None = None,
+        caller: NetworkPeer | None = None,
     ) -> web.StreamResponse:
         tried: set[str] = set()
         if caller is not None:

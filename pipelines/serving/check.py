@@ -52,6 +52,9 @@ SINGLE_ROW_REQUESTS = 20
 GOLDEN_SECONDS = 30.0
 """Least time for which a canary that does not answer is asked again."""
 
+OTHER_JOB_SECONDS = 300.0
+"""Least time for which a Job that must not abort the rollout waits for the one that does: its pod may need a node."""
+
 LOOK_SECONDS = 2.0
 """Time between two looks at the counters."""
 
@@ -403,8 +406,8 @@ def _status(outcome: Outcome, fail_if: str, end: float, clock: Clock) -> int:
     if fail_if == "failed":
         return FAILED if outcome == "failed" else 0
     if outcome == "failed":
-        # The other Job aborts the rollout. If this one ended first, the rollout would only pause.
-        clock.sleep(max(GOLDEN_SECONDS, end - clock.now()))
+        # The other Job aborts the rollout, which ends this one. If this one ended first, the rollout would only pause.
+        clock.sleep(max(OTHER_JOB_SECONDS, end - clock.now()))
     return 0 if outcome == "passed" else INCONCLUSIVE
 
 

@@ -9,12 +9,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from laptop.cluster.private_network import (
+    DNS,
+    DNS_PORT,
     INSTANCE_ADDRESS,
     LOAD_BALANCER,
-    NetworkCaller,
+    NetworkPeer,
     balancer_refusal,
     caller_of,
-    policy_refusal,
+    egress_refusal,
+    ingress_refusal,
     proxy_for_groups,
     proxy_for_pod,
 )
@@ -36,8 +39,8 @@ def pod(namespace: str = "models", address: str = "10.0.0.9", **labels: str) -> 
     }
 
 
-def caller(namespace: str = "models", address: str = "10.0.0.9", **labels: str) -> NetworkCaller:
-    return NetworkCaller(address, pod=pod(namespace, address, **labels))
+def caller(namespace: str = "models", address: str = "10.0.0.9", **labels: str) -> NetworkPeer:
+    return NetworkPeer(address, pod=pod(namespace, address, **labels))
 
 
 def ingress(**annotations: str) -> dict[str, Any]:
@@ -73,7 +76,7 @@ class TestCallers:
 
     @pytest.mark.parametrize("sent", ["", "Basic", "Basic !", "Bearer x", basic("pod.gone"), basic("me")])
     def test_everything_else_is_an_instance(self, sent: str) -> None:
-        assert caller_of(sent, self.find) == NetworkCaller(INSTANCE_ADDRESS)
+        assert caller_of(sent, self.find) == NetworkPeer(INSTANCE_ADDRESS)
 
 
 class TestSecurityGroups:
@@ -90,8 +93,8 @@ class TestSecurityGroups:
     def test_a_rule_names_the_group_of_the_caller(self) -> None:
         groups = self.group(UserIdGroupPairs=[{"GroupId": OTHER}])
         named = ingress(security_groups=OPEN)
-        assert balancer_refusal(named, NetworkCaller("10.0.0.1", frozenset({OTHER})), 443, groups) is None
-        assert balancer_refusal(named, NetworkCaller("10.0.0.1", frozenset({OPEN})), 443, groups) == (
+        assert balancer_refusal(named, NetworkPeer("10.0.0.1", frozenset({OTHER})), 443, groups) is None
+        assert balancer_refusal(named, NetworkPeer("10.0.0.1", frozenset({OPEN})), 443, groups) == (
             f"no inbound rule of {OPEN} lets the caller at 10.0.0.1 with {OPEN} connect to port 443"
         )
 
@@ -108,15 +111,15 @@ class TestSecurityGroups:
 
 
 class TestNetworkPolicies:
-    def refused(self, by: NetworkCaller, *policies: dict[str, Any], port: int = 8080) -> bool:
-        return policy_refusal(policies, NAMESPACES, pod(app="m"), by, port) is not None
+    def refused(self, by: NetworkPeer, *policies: dict[str, Any], port: int = 8080) -> bool:
+        return ingress_refusal(policies, NAMESPACES, pod(app="m"), by, port) is not None
 
     def test_a_pod_without_policies_takes_every_connection(self) -> None:
         assert not self.refused(caller("shop"))
         assert not self.refused(caller("shop"), policy(types=("Egress",)))
 
     def test_a_policy_without_rules_takes_none(self) -> None:
-        assert policy_refusal([policy()], NAMESPACES, pod(app="m"), caller("shop"), 8080) == (
+        assert ingress_refusal([policy()], NAMESPACES, pod(app="m"), caller("shop"), 8080) == (
             "the NetworkPolicy serve-m does not let the pod shop/p connect to models/p"
         )
 
@@ -143,3 +146,66 @@ class TestNetworkPolicies:
         assert not any(self.refused(caller("shop"), policy(rule)) for rule in rules)
         assert all(self.refused(caller("shop"), policy(rule), port=9090) for rule in rules)
         assert self.refused(caller("shop"), policy({"ports": [{"protocol": "UDP", "port": 8080}]}))
+
+
+def leaving(*rules: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """Return a policy about the connections of the pods `app: m`."""
+    made = {"podSelector": {"matchLabels": {"app": "m"}}, "policyTypes": ["Egress"], "egress": [*rules], **spec}
+    return {"metadata": {"name": "serve-m", "namespace": "models"}, "spec": made}
+
+
+class TestEgress:
+    def refused(
+        self, to: NetworkPeer, *policies: dict[str, Any], port: int = 8080, protocol: str = "TCP", app: str = "m"
+    ) -> bool:
+        found = egress_refusal(policies, NAMESPACES, pod(app=app), to, port, protocol=protocol)
+        return found is not None
+
+    def test_a_pod_that_no_policy_selects_connects_to_everybody(self) -> None:
+        assert not self.refused(LOAD_BALANCER)
+        assert not self.refused(LOAD_BALANCER, policy(types=("Ingress",)))
+        assert not self.refused(LOAD_BALANCER, leaving(), app="other")
+
+    def test_a_policy_without_rules_lets_it_connect_to_nobody(self) -> None:
+        assert egress_refusal([leaving()], NAMESPACES, pod(app="m"), LOAD_BALANCER, 443) == (
+            "the NetworkPolicy serve-m does not let the pod models/p connect to 10.0.240.10, port 443"
+        )
+        assert egress_refusal([leaving()], NAMESPACES, pod(app="m"), caller("shop"), 8080) == (
+            "the NetworkPolicy serve-m does not let the pod models/p connect to shop/p, port 8080"
+        )
+
+    def test_rules_of_a_policy_without_types_count(self) -> None:
+        elsewhere = leaving({"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}, policyTypes=[])
+        assert self.refused(LOAD_BALANCER, elsewhere)
+        assert not self.refused(LOAD_BALANCER, leaving(policyTypes=[]))
+
+    def test_pods_are_chosen_by_labels_and_namespace(self) -> None:
+        here = leaving({"to": [{"podSelector": {"matchLabels": {"app": "serve"}}}]})
+        assert not self.refused(caller(app="serve"), here)
+        assert self.refused(caller(app="other"), here)
+        assert self.refused(caller("shop", app="serve"), here)
+        there = leaving({"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]})
+        assert not self.refused(caller("shop"), there)
+        assert self.refused(caller(), there)
+        assert self.refused(LOAD_BALANCER, there)
+
+    def test_the_port_is_that_of_the_pod_behind_a_service(self) -> None:
+        for port, to_8080, to_9090 in ((8080, False, True), ("http", False, True), (80, True, True)):
+            rule = leaving({"ports": [{"protocol": "TCP", "port": port}]})
+            assert self.refused(caller("shop"), rule) == to_8080
+            assert self.refused(caller("shop"), rule, port=9090) == to_9090
+        several = leaving({"ports": [{"port": 8000, "endPort": 8080}]})
+        assert not self.refused(caller("shop"), several)
+        assert self.refused(caller("shop"), several, port=8081)
+
+    def test_a_look_up_of_a_name_needs_dns(self) -> None:
+        servers = {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        }
+        both = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+        namespaces = [*NAMESPACES, {"metadata": {"name": "kube-system"}}]
+        for ports, refused in ((both, False), (both[1:], True)):
+            policies = [leaving({"to": [servers], "ports": ports})]
+            found = egress_refusal(policies, namespaces, pod(app="m"), DNS, DNS_PORT, protocol="UDP")
+            assert (found is not None) == refused

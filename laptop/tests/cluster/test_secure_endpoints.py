@@ -177,3 +177,24 @@ def test_only_pods_that_a_policy_names_reach_the_pods_past_the_load_balancer(sit
     spec["ingress"] = [{"from": [peer]}]
     site.eks.merge(NETWORK_POLICY, namespace, "named", {"spec": spec})
     assert "the NetworkPolicy named does not let the caller at 10.0.240.10" in site.ask(f"https://{HOST}/")
+
+
+def test_a_pod_connects_only_to_whom_its_policies_name(site: Site) -> None:
+    namespace = new_namespace(site.eks, "serves")
+    site.release(namespace, certificate_arn=site.import_certificate(HOST))
+    systems = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+    dns = {"to": [systems], "ports": [{"protocol": "UDP", "port": 53}]}
+    pods = {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]}
+    said = {}
+    for name, rules in {"mute": [pods], "by-name": [dns], "both": [dns, pods]}.items():
+        new_namespace(site.eks, name)
+        spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": rules}
+        site.eks.create(NETWORK_POLICY, name, {"metadata": {"name": "leaves"}, "spec": spec})
+        site.eks.create(JOB, name, job("call", CALL.format(namespace=namespace)))
+        site.eks.ended(name, "call")
+        (pod,) = site.eks.pods_of(name, "call")
+        said[name] = site.eks.log(name, pod["metadata"]["name"]).strip()
+    assert said["both"] == "v1"
+    assert "the look-up of the name timed out: the NetworkPolicy leaves does not let" in said["mute"]
+    assert "the NetworkPolicy leaves does not let the pod by-name/call-" in said["by-name"]
+    assert f"connect to {namespace}/m-" in said["by-name"]

@@ -29,6 +29,11 @@ SCALE = float(os.environ.get(REALISTIC) or 0)
 """Time scale of a realistic laptop; 0 for one that is not."""
 
 
+def ordinary_laptop_only(why: str) -> pytest.MarkDecorator:
+    """Mark a journey that a realistic laptop cannot make. `make test-realistic` skips it, with the reason."""
+    return pytest.mark.skipif(bool(SCALE), reason=f"not on a realistic laptop: {why}")
+
+
 def start_laptop(
     home: Path, root: Path, patch: pytest.MonkeyPatch, *, time_scale: float = 1.0, scale: float = SCALE
 ) -> Laptop:

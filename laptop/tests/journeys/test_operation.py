@@ -9,10 +9,15 @@ import sys
 import pytest
 
 from laptop.project_copy import copy_project
+from laptop.tests.journeys.laptop_of_journeys import ordinary_laptop_only
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    ordinary_laptop_only("`mlops demo --operate` moves days, which delays of AWS do not follow"),
+]
 
 
 @pytest.fixture(scope="module")

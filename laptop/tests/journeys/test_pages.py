@@ -11,6 +11,7 @@ import pytest
 
 from laptop import lifecycle
 from laptop.project_copy import copy_project
+from laptop.tests.journeys.laptop_of_journeys import ordinary_laptop_only
 from laptop.tests.typed_page import TypedBlock, matches, terminal, typed_blocks
 from pipelines.declarations.project import Project
 from tests.clones import git
@@ -63,6 +64,7 @@ def test_an_empty_account_gets_a_release_in_prod_and_goes_back(clone: Path) -> N
     type_all(blocks, FIRST_RELEASE, clone)
 
 
+@ordinary_laptop_only("the section says how to start one, and that is an ordinary one")
 @pytest.mark.parametrize(
     ("page", "section"),
     [

@@ -15,13 +15,14 @@ PODS = "/api/v1/namespaces/models/pods"
 BUNDLE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
-def pod(name: str, minute: int, bundle: str = BUNDLE) -> dict[str, Any]:
-    metadata = {"name": name, "creationTimestamp": f"2026-01-05T12:{minute:02}:00Z"}
+def pod(name: str, minute: int, bundle: str = BUNDLE, *, job: str = "") -> dict[str, Any]:
+    labels = {"job-name": job or f"{minute}.verdict.1"}
+    metadata = {"name": name, "creationTimestamp": f"2026-01-05T12:{minute:02}:00Z", "labels": labels}
     return {"metadata": metadata, "spec": {"containers": [{"name": "check", "command": ["check", "--bundle", bundle]}]}}
 
 
 def test_the_newest_check_without_a_verdict_says_why(api: Api) -> None:
-    api.on("GET", PODS, {"items": [pod("new", 9), pod("old", 1), pod("harm", 9)], "metadata": {}})
+    api.on("GET", PODS, {"items": [pod("new", 9), pod("old", 1), pod("harm", 9, job="9.harm.1")], "metadata": {}})
     api.on("GET", f"{PODS}/old/log", "inconclusive: an earlier one\n")
     api.on("GET", f"{PODS}/new/log", "errors: …\ninconclusive: no verdict yet: about 40 more are needed\n")
     api.on("GET", f"{PODS}/harm/log", "")
@@ -41,4 +42,28 @@ def test_only_the_checks_of_the_bundle_on_trial_count(api: Api) -> None:
     api.on("GET", f"{PODS}/new/log", "failed: another bundle\n")
     api.on("GET", f"{PODS}/old/log", "failed: worse than the live pods\n")
     assert reason_of_check("models", "price", BUNDLE, "failed") == "worse than the live pods"
+    assert reason_of_check("models", "price", OTHER, "failed") == "another bundle"
+
+
+def test_what_an_earlier_check_said_is_no_reason(api: Api) -> None:
+    api.on("GET", PODS, {"items": [pod("new", 9), pod("old", 1)], "metadata": {}})
+    api.on("GET", f"{PODS}/old/log", "inconclusive: no verdict yet: about 40 more are needed\n")
+    api.on("GET", f"{PODS}/new/log", "the canary serves\n")
     assert reason_of_check("models", "price", BUNDLE, "inconclusive") == ""
+
+
+def test_harm_that_only_one_job_found_is_the_reason_of_a_check_without_a_verdict(api: Api) -> None:
+    api.on("GET", PODS, {"items": [pod("new", 9), pod("old", 1)], "metadata": {}})
+    api.on("GET", f"{PODS}/old/log", "inconclusive: an earlier one\n")
+    api.on("GET", f"{PODS}/new/log", "failed: worse than the live pods\n")
+    found = reason_of_check("models", "price", BUNDLE, "inconclusive")
+    assert found == "only one of its two Jobs found harm: worse than the live pods"
+
+
+def test_a_traceback_does_not_hide_the_reason(api: Api) -> None:
+    frames = "  File x\n" * 40
+    api.on("GET", PODS, {"items": [pod("new", 9)], "metadata": {}})
+    api.on("GET", f"{PODS}/new/log", f"inconclusive: the check itself failed\n{frames}OSError: full\n")
+    assert reason_of_check("models", "price", BUNDLE, "inconclusive") == "the check itself failed"
+    (asked,) = [query for _, path, query in api.asked if path.endswith("/log")]
+    assert int(asked["tailLines"][0]) > 42

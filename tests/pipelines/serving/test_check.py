@@ -331,6 +331,17 @@ def test_the_job_that_reports_no_verdict_leaves_a_bad_canary_to_the_other_one(
     assert now.at == 360
 
 
+def test_the_other_job_has_time_to_get_a_node_even_in_a_short_step(
+    url: str, canary: Canary, now: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job that reports no verdict has found harm; the pod of the one that aborts the rollout still waits."""
+    monkeypatch.setattr(check, "read_golden", lambda *_: GOLDEN)
+    wrong_everywhere(canary)
+    asked = ["--model", NAME, "--live", "pong", "--bundle", DIGEST]
+    assert check.main(asked, variables("inconclusive", url, golden_only=True), now.clock) == INCONCLUSIVE
+    assert now.at >= 180  # most nodes join within a minute or two, and then pull an image
+
+
 class Traffic:
     """Metrics of the pods behind two Services, with more requests after each sleep.
 
