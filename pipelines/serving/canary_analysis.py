@@ -26,6 +26,9 @@ WEIGHTS: Mapping[str, float] = {"errors": 8.0, "latency": 1.0, "predictions": 1.
 LEAST_VALUES = 30
 """Least number of requests on each side for a test of means, which holds for large samples only."""
 
+LEAST_SPREAD = 0.1
+"""Share of the golden deviation below which live predictions hardly vary: callers repeat much the same request."""
+
 POWER = 0.8
 """Chance that a canary with the declared increase of errors is stopped before it may pass."""
 
@@ -166,7 +169,12 @@ class CanaryVerdict:
 
 
 def judge_canary(
-    canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds, *, copied: bool = False
+    canary: RequestTotals,
+    live: RequestTotals,
+    bounds: CanaryBounds,
+    *,
+    golden_deviation: float = 0.0,
+    copied: bool = False,
 ) -> CanaryVerdict:
     """Compare a canary with the live pods over the same time. May be asked again after every request.
 
@@ -175,6 +183,8 @@ def judge_canary(
     Args:
         canary, live: what their pods answered since the traffic step began.
         bounds: what the model declares.
+        golden_deviation: standard deviation of the golden predictions of the live bundle; 0 if it is not known. It
+            counts in place of that of live predictions that hardly vary, which says nothing about the size of a shift.
         copied: True if both sides answered the same requests. The tests hold then as well: a request that both fail, or
             answer alike, is never evidence of a difference.
     """
@@ -182,7 +192,7 @@ def judge_canary(
     outcome: Outcome = "inconclusive"
     base = (live.errors + 0.5) / (live.requests + 1)
     if canary.requests > 0 and live.requests > 0:
-        findings = _findings(canary, live, bounds)
+        findings = _findings(canary, live, bounds, golden_deviation)
         total = canary.requests + live.requests
         if any(finding.is_harm for finding in findings):
             outcome = "failed"
@@ -199,18 +209,22 @@ def judge_canary(
     )
 
 
-def _findings(canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds) -> tuple[CanaryFinding, ...]:
+def _findings(
+    canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds, golden_deviation: float
+) -> tuple[CanaryFinding, ...]:
     share = canary.requests / (canary.requests + live.requests)
     evidence: dict[str, float | None] = {
         "errors": count_evidence(canary.errors, live.errors, share),
         "latency": _mean_evidence(canary.latency, live.latency, 0.0),
         "predictions": None,
     }
-    allowed = bounds.prediction_shift * math.sqrt(live.predictions.variance)
-    sides = [
-        _mean_evidence(*pair, allowed)
-        for pair in ((canary.predictions, live.predictions), (live.predictions, canary.predictions))
-    ]
+    deviation = math.sqrt(live.predictions.variance)
+    compared = canary.predictions, live.predictions
+    if deviation < LEAST_SPREAD * golden_deviation:
+        deviation = golden_deviation
+        compared = compared[0].with_variance(deviation**2), compared[1].with_variance(deviation**2)
+    allowed = bounds.prediction_shift * deviation
+    sides = [_mean_evidence(*pair, allowed) for pair in (compared, compared[::-1])]
     if sides[0] is not None and sides[1] is not None:
         evidence["predictions"] = either_evidence(sides[0], sides[1])
     # All metrics count, also those without data, so that the threshold does not move while data arrives.

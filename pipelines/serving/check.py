@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.declarations.bundle import GoldenPredictions
@@ -32,7 +32,7 @@ from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.shadow_traffic import MOST_PERCENT, SHADOW_PERCENT, ShadowTarget
 from pipelines.registry import bundles
 from pipelines.serving.canary_analysis import CanaryVerdict, Outcome, judge_canary
-from pipelines.serving.golden import GoldenMismatchError, check_golden, row_count
+from pipelines.serving.golden import GoldenMismatchError, check_golden, prediction_deviation, row_count
 from pipelines.serving.pod_counters import RequestCounters, counters_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 from pipelines.serving.prometheus_counters import PrometheusCounters, counters_query, open_prometheus
@@ -74,6 +74,7 @@ class CanaryTrial:
         settings: what to check, and how long.
         seconds: least duration of the check, unless it fails.
         hashes: hashes of the pod templates of the canary and of the live release, for Prometheus.
+        golden_deviation: standard deviation of the golden predictions of the live bundle; 0 if it is not known.
         shadow: where live pods send copies of requests in a shadow step; None in a traffic step.
         environ: environment variables, with the header for Prometheus, and with `HOST` and `PORT`.
     """
@@ -85,6 +86,7 @@ class CanaryTrial:
     settings: CanarySettings
     seconds: float = 0.0
     hashes: tuple[str, str] = ("", "")
+    golden_deviation: float = 0.0
     shadow: ShadowTarget | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -247,6 +249,7 @@ def examine(trial: CanaryTrial, clock: Clock, say: Callable[[str], None]) -> Che
     if trial.settings.golden_only:
         return CheckResult("passed", answered)
     say(answered)
+    trial = replace(trial, golden_deviation=live_deviation(trial, say))
     try:
         if trial.shadow is not None:
             return _examine_shadow(trial, trial.shadow, began, clock, say)
@@ -254,6 +257,16 @@ def examine(trial: CanaryTrial, clock: Clock, say: Callable[[str], None]) -> Che
     except UnavailableError as error:
         return CheckResult("inconclusive", str(error))
     return result_of(trial, canary, live, watch(canary, live, trial, began, clock, say))
+
+
+def live_deviation(trial: CanaryTrial, say: Callable[[str], None]) -> float:
+    """Return the standard deviation of the golden predictions of the live bundle; 0 if they cannot be read."""
+    try:
+        client = EndpointClient(trial.live, trial.model, timeout=_TIMEOUT_SECONDS, keep_alive=False)
+        return prediction_deviation(read_golden(trial.model, client.served()))
+    except MlopsError as error:
+        say(f"golden predictions of the live bundle: {error.what}")
+        return 0.0
 
 
 def _examine_shadow(
@@ -353,7 +366,13 @@ def watch(
         before, problem = problem, canary.problem or live.problem
         if problem not in ("", before):
             say(problem)
-        verdict = judge_canary(canary.totals, live.totals, trial.settings.bounds, copied=trial.shadow is not None)
+        verdict = judge_canary(
+            canary.totals,
+            live.totals,
+            trial.settings.bounds,
+            golden_deviation=trial.golden_deviation,
+            copied=trial.shadow is not None,
+        )
         now = clock.now()
         if verdict.outcome == "failed" or now >= end or (verdict.outcome == "passed" and now >= declared):
             for finding in verdict.findings:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any
 
-from pipelines.declarations.bundle import GoldenPredictions, Tensor
+from pipelines.declarations.bundle import GoldenPredictions, Tensor, TensorSpec
 from pipelines.declarations.errors import MlopsError
 
 
@@ -77,6 +78,23 @@ def single_rows(golden: GoldenPredictions) -> list[GoldenPredictions]:
         )
         for index in range(row_count(golden))
     ]
+
+
+def counted_output(outputs: Sequence[TensorSpec | Tensor]) -> int | None:
+    """Return the index of the output whose last value metrics count: the last one that holds numbers, or None."""
+    found = [n for n, each in enumerate(outputs) if each.datatype not in ("BYTES", "BOOL") and 0 not in each.shape]
+    return found[-1] if found else None
+
+
+def prediction_deviation(golden: GoldenPredictions) -> float:
+    """Return the standard deviation of the golden predictions, as metrics count them; 0 if they are not numbers."""
+    index = counted_output(golden.outputs)
+    if index is None:
+        return 0.0
+    tensor = golden.outputs[index]
+    width = math.prod(tensor.shape[1:])
+    predictions = [float(value) for value in tensor.data[width - 1 :: width] if value is not None]
+    return statistics.stdev(predictions) if len(predictions) > 1 else 0.0
 
 
 def golden_inputs(golden: GoldenPredictions, names: Sequence[str]) -> list[list[Any]]:

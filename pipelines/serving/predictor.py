@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions, RequestSche
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.inference_logging import sampling_key
-from pipelines.serving.golden import check_golden, row_count
+from pipelines.serving.golden import check_golden, counted_output, row_count
 from pipelines.serving.protocol import RequestOutput, check_parameters, read_request
 from pipelines.serving.request_error import RequestError
 from pipelines.serving.runtime import OnnxModel
@@ -87,7 +87,7 @@ class Predictor:
         reader = next(iter(self._readers.values()))
         has_one = len(self._readers) == len(self._writers) == 1
         self._shortcut = (reader, self._writers[0]) if has_one and reader.is_numeric else None
-        self._predicting = _last_numeric(self.schema.outputs)
+        self._predicting = counted_output(self.schema.outputs)
         self._output_names = [tensor.name for tensor in self.schema.outputs]
         self._head = _encode({"model_name": self.name, "model_version": self.digest})[:-1] + b',"id":'
 
@@ -187,12 +187,6 @@ class Predictor:
         name = self._output_names[self._predicting]
         found = [abs(float(value or 0)) for each in self.golden.outputs if each.name == name for value in each.data]
         return COUNTED_TIMES * (max(found, default=0.0) or 1.0)
-
-
-def _last_numeric(outputs: Sequence[TensorSpec]) -> int | None:
-    """Return the index of the last output that holds numbers, or None."""
-    found = [n for n, each in enumerate(outputs) if each.datatype not in ("BYTES", "BOOL") and 0 not in each.shape]
-    return found[-1] if found else None
 
 
 class OutputWriter:

@@ -49,6 +49,12 @@ class Moments:
             return 0.0
         return max(0.0, (self.squares - self.total * self.mean) / (self.count - 1))
 
+    def with_variance(self, least: float) -> Moments:
+        """Return moments with the same count and mean, and at least a variance."""
+        if self.count < 2 or self.variance >= least:
+            return self
+        return Moments(self.count, self.total, self.total * self.mean + least * (self.count - 1))
+
 
 def count_evidence(first: int, second: int, share: float) -> float:
     """Return the evidence that events of a first stream are more frequent than its share of the trials explains.

@@ -106,6 +106,31 @@ def test_another_mean_within_the_declared_shift_is_what_new_models_do() -> None:
     ]
 
 
+def same_request(requests: int, prediction: float, deviation: float = 0.0) -> RequestTotals:
+    """Return what pods answered to callers that send much the same request."""
+    return replace(totals(requests), predictions=moments(requests, prediction, deviation))
+
+
+def test_a_small_shift_of_predictions_that_hardly_vary_is_judged_by_the_golden_ones() -> None:
+    canary, live = same_request(500, 144.7, 1.76), same_request(5_000, 145.5, 6e-5)
+    assert judge_canary(canary, live, BOUNDS).outcome == "failed", "a difference beyond any deviation of the live ones"
+    verdict = judge_canary(canary, live, BOUNDS, golden_deviation=60.0)
+    assert verdict.outcome == "passed"
+
+
+@pytest.mark.parametrize("prediction", [20.0, 270.0])
+def test_a_great_shift_of_predictions_that_never_vary_is_harm(prediction: float) -> None:
+    canary, live = same_request(500, prediction), same_request(5_000, 145.5)
+    verdict = judge_canary(canary, live, BOUNDS, golden_deviation=60.0)
+    assert [finding.metric for finding in verdict.findings if finding.is_harm] == ["predictions"]
+
+
+def test_golden_predictions_change_nothing_about_live_ones_that_vary() -> None:
+    for prediction in (50.0, 57.0, 62.0, 70.0):
+        canary = totals(500, prediction=prediction)
+        assert judge_canary(canary, GOOD, BOUNDS, golden_deviation=90.0) == judge_canary(canary, GOOD, BOUNDS)
+
+
 def test_predictions_without_a_finite_mean_are_not_tested() -> None:
     endless = replace(totals(500), predictions=Moments(500, math.inf, math.inf))
     verdict = judge_canary(endless, GOOD, BOUNDS)

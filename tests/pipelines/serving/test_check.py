@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -306,6 +307,19 @@ def test_a_canary_that_does_not_answer_is_asked_until_it_does(
 
     now.on_sleep = canary.instead.clear
     assert check.main(asked, variables("inconclusive", url, golden_only=True), now.clock) == 0
+
+
+def test_the_golden_predictions_of_the_live_bundle_say_how_much_predictions_vary(
+    url: str, canary: Canary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary.digest = "sha256:" + "a" * 64
+    monkeypatch.setattr(check, "read_golden", lambda model, digest: {(NAME, canary.digest): GOLDEN}[model, digest])
+    settings = CanarySettings(fail_if="failed", bounds=BOUNDS)
+    trial = check.CanaryTrial(model=NAME, bundle=DIGEST, canary="http://127.0.0.1:1", live=url, settings=settings)
+    said: list[str] = []
+    assert check.live_deviation(trial, said.append) == pytest.approx(45.55 / 2**0.5) and said == []
+    assert check.live_deviation(replace(trial, live="http://127.0.0.1:1"), said.append) == 0.0
+    assert said[0].startswith("golden predictions of the live bundle: ")
 
 
 def test_an_unexpected_error_of_the_check_is_not_the_fault_of_the_canary(
