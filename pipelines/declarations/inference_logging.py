@@ -14,12 +14,17 @@ from pydantic import Field
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.documents import Declaration
-from pipelines.declarations.group_names import MOST_GROUPS
 from pipelines.declarations.names import ColumnName
 
 if TYPE_CHECKING:
     from pipelines.declarations.bundle import Bundle
     from pipelines.declarations.model import Model
+
+MOST_GROUPS = 50
+"""Listed values of a column whose rows still count as groups of people."""
+
+NULL_GROUP = "null"
+"""Group of a row without a value."""
 
 LOG_POLICY = "LOG_POLICY"
 """Environment variable of a serving pod: its `LogPolicy` as JSON."""

@@ -14,8 +14,7 @@ from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.documents import Key, dotted, parse_yaml, read, read_bytes
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
-from pipelines.declarations.group_names import MOST_GROUPS
-from pipelines.declarations.inference_logging import lists_groups
+from pipelines.declarations.inference_logging import MOST_GROUPS, lists_groups
 from pipelines.declarations.model import TARGET_TYPES, Model, Task
 from pipelines.declarations.names import PREDICTIONS_SUFFIX
 from pipelines.declarations.predictions_contract import is_predictions, predictions_contract

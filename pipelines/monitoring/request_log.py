@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipelines.data.glue_client import s3
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
-from pipelines.declarations.group_names import NULL_GROUP
+from pipelines.declarations.inference_logging import NULL_GROUP
 from pipelines.monitoring.log_records import LINES, parquet_part, parse_lines, read_part, record_form
 from pipelines.registry import store
 from pipelines.serving.golden import CHECK_REQUEST

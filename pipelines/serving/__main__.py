@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from functools import partial
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.serving.log_writer_process import LogWriterProcess
+from pipelines.serving.logs_bucket import logs_bucket
 from pipelines.serving.server import run
 from pipelines.serving.server_settings import ServerSettings
 
@@ -29,11 +28,10 @@ def main(arguments: list[str]) -> int:
 
     from pipelines.registry.evidence import verify_bundle
 
-    command = [sys.executable, "-m", "pipelines.serving.log_writer", "--bucket", descriptor.logs_bucket]
     return run(
         settings,
         lambda: verify_bundle(descriptor, settings.model, settings.bundle, all_runs=False),
-        partial(LogWriterProcess, command),
+        logs_bucket(descriptor.logs_bucket),
     )
 
 

@@ -14,100 +14,74 @@ is left out. Such a record names the columns, and may have the group of each row
 `"groups":{"sex":["1"]}`. A record of a sample states its share: `"sample":0.1`.
 
 Beside the records there are their counts; see `pipelines.serving.request_counts`.
-
-The server only collects records. Another process makes the lines and writes them; see `pipelines.serving.log_writer`.
 """
 
 from __future__ import annotations
 
 import logging
-import select
-import socket
+import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from pipelines.declarations.inference_logging import LogPolicy, sample_hash, sample_limit
 from pipelines.serving.golden import CHECK_REQUEST, golden_inputs
-from pipelines.serving.log_messages import (
-    FIELDS,
-    AttemptFailed,
-    DrainLog,
-    Limits,
-    PutDone,
-    PutObject,
-    RecordsLost,
-    RecordsWritten,
-    Report,
-    StartLog,
-    batch_of,
-    frame,
-    read_report,
-    take_contents,
-)
-from pipelines.serving.log_plan import log_plan
-from pipelines.serving.log_writer_process import LogWriter, StartLogWriter
+from pipelines.serving.log_lines import ROWS, SIZE, TIME, LogLines
+from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import InferenceResult, Predictor
-from pipelines.serving.request_counts import PendingCount, RequestCount, key_of
+from pipelines.serving.request_counts import PendingCount, key_of
 from pipelines.serving.request_metrics import RequestMetrics
 
 logger = logging.getLogger(__name__)
 
+Write = Callable[[str, bytes], None]
+"""Puts an object: key and content. Raises any exception on failure."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Memory and time limits.
+
+    Attributes:
+        seconds: seconds between writes.
+        batch_bytes: memory of pending records that triggers a write at once. An object holds about twice as much at
+            most.
+        buffer_bytes: memory of pending records in all. Further records are dropped and counted.
+        attempts: attempts to write an object before its records are dropped and counted.
+        first_pause, longest_pause: seconds between attempts. Pauses double, and vary by half at random.
+        closing_seconds: seconds to write the rest when the server stops.
+    """
+
+    seconds: float = 2.0
+    batch_bytes: int = 4 << 20
+    buffer_bytes: int = 16 << 20
+    attempts: int = 8
+    first_pause: float = 0.25
+    longest_pause: float = 30.0
+    closing_seconds: float = 10.0
+
+
 OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
-HAND_OVER_BYTES = 128 << 10
-"""Memory of records that are handed over at a time, about 200. They are still in the processor's cache."""
-
-TICK_SECONDS = 0.2
-"""Longest time that a record waits to be handed over."""
-
-GRACE_SECONDS = 4.0
-"""Seconds after the limit of closing in which a writer may still report what it did."""
+PIECE = 100
+"""Number of lines made at a time. The requests wait as long."""
 
 _CHECK_ID = b'"%b"' % CHECK_REQUEST.encode()
 
 
-class _Outgoing(NamedTuple):
-    """Message to the writer.
-
-    Attributes:
-        content: the message.
-        records, size: number of records in it and their memory, as the limits count it.
-    """
-
-    content: memoryview
-    records: int = 0
-    size: int = 0
-
-
-class _PendingPut(NamedTuple):
-    """Count that the writer is asked to write.
-
-    Attributes:
-        key, content: the object.
-        counted: what it counts.
-        latencies, lost: totals of the process that it accounts for.
-    """
-
-    key: str
-    content: bytes
-    counted: RequestCount
-    latencies: list[int]
-    lost: int
-
-
 class InferenceLog:
-    """Takes records from the event loop and hands them over to a writer. `record` never blocks.
-
-    A thread starts the writer, again if it ends, and reads its reports.
+    """Takes records from the event loop and writes them from a background thread. `record` never blocks.
 
     Args:
-        start: starts a writer.
+        write: puts an object into the logs bucket.
         predictor: the predictor whose answers are logged.
         pod: names the process in the keys of objects; must be unique.
         metrics: counts written and lost records.
@@ -118,7 +92,7 @@ class InferenceLog:
 
     def __init__(
         self,
-        start: StartLogWriter,
+        write: Write,
         *,
         predictor: Predictor,
         pod: str,
@@ -127,32 +101,28 @@ class InferenceLog:
         policy: LogPolicy | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._start_writer = start
+        self._write = write
         self._predictor = predictor
         policy = policy or LogPolicy()
         self._sample = policy.sample
         self._sample_limit = sample_limit(policy.sample)
         names = [tensor.name for tensor in predictor.schema.inputs]
         self._golden = golden_inputs(predictor.golden, names) if predictor.golden is not None else []
-        self._plan = log_plan(predictor.name, predictor.digest, predictor.schema, policy)
-        self._no_values = (b"",) * (len(names) + len(predictor.schema.outputs))
+        inputs = LoggedInputs(predictor.schema, policy)
+        self._withholds = bool(inputs.withheld)
+        self._lines = LogLines(predictor, inputs, policy.sample)
         self._pod = pod
         self._metrics = metrics
         self._limits = limits or Limits()
         self._buffer_bytes = self._limits.buffer_bytes
-        self._hand_over_bytes = min(HAND_OVER_BYTES, self._limits.batch_bytes)
+        self._batch_bytes = self._limits.batch_bytes
         self._clock = clock
         # Values of records, one after another. Calls that add or take some are not interrupted by another thread.
         self._pending: list[Any] = []
-        self._bytes_in = 0  # written by the event loop only
-        # From here to `_sent`: held by `_handing`.
-        self._handing = threading.Lock()
-        self._channel: socket.socket | None = None
-        self._outgoing: deque[_Outgoing] = deque()
-        self._sent = 0  # bytes of the first of `_outgoing`
-        self._bytes_handed = 0
-        self._bytes_out = 0  # written or lost
-        self._in_writer = self._bytes_in_writer = 0
+        # Each counter is written by one thread only, so none needs a lock. Bytes are taken first, and out once written.
+        self._bytes_in = 0
+        self._bytes_taken = 0
+        self._bytes_out = 0
         self._notice()
         self._dropped_when_full = 0
         self._failed_to_write = 0
@@ -160,17 +130,10 @@ class InferenceLog:
         self._unsampled = 0
         self._unsampled_counted = 0
         self._counted_until = clock() if self._sample < 1 else 0.0
-        self._counts = 0
+        self._objects = 0
         self._count = PendingCount(predictor.digest)
-        self._count_at = time.monotonic() + self._limits.seconds
-        self._putting: _PendingPut | None = None
         self._written_latencies = metrics.latencies()
-        self._writer: LogWriter | None = None
-        self._writers = 0
-        self._restart_at = 0.0
-        self._restart_pause = self._limits.first_pause
-        self._received = bytearray()
-        self._bell, self._ring = socket.socketpair()
+        self._wake = threading.Event()
         self._closing = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="inference-log", daemon=True)
@@ -178,10 +141,10 @@ class InferenceLog:
     @property
     def withholds(self) -> bool:
         """True if requests have values that must not be written."""
-        return any(tensor.withheld for tensor in self._plan.inputs)
+        return self._withholds
 
     def start(self) -> None:
-        """Start the background thread, which starts the writer."""
+        """Start the background thread."""
         self._thread.start()
 
     def record(self, answer: InferenceResult, trace: bytes) -> None:
@@ -191,6 +154,7 @@ class InferenceLog:
             answer: the request and its answer.
             trace: id of the trace, 32 hexadecimal digits.
         """
+        # The thread makes the lines: in bulk that is cheaper than one at a time between requests.
         name = answer.id
         if name == _CHECK_ID and not self._is_golden(answer):
             name = b'"%b"' % trace
@@ -198,8 +162,9 @@ class InferenceLog:
             self._unsampled += 1
             return
         if self._bytes_in <= self._bytes_noticed or self._has_room():
-            self._pending.extend((self._clock(), trace, name, answer.rows, answer.values))
-            self._bytes_in += OVERHEAD + answer.size
+            size = OVERHEAD + answer.size
+            self._pending.extend((self._clock(), trace, name, answer.rows, size, *answer.values))
+            self._bytes_in += size
 
     def _is_golden(self, answer: InferenceResult) -> bool:
         """Return True if a request is a golden one, not only by its id."""
@@ -214,211 +179,61 @@ class InferenceLog:
             trace: id of the trace, 32 hexadecimal digits.
         """
         if self._bytes_in <= self._bytes_noticed or self._has_room():
-            self._pending.extend((self._clock(), trace, b"%d" % status, 0, self._no_values))
+            self._pending.extend((self._clock(), trace, b"%d" % status, 0, OVERHEAD, *self._lines.no_values))
             self._bytes_in += OVERHEAD
 
     def _has_room(self) -> bool:
-        """Hand over pending records if they are many. Return False, and count a loss, if the buffer is full."""
-        if self._bytes_in - self._bytes_handed > self._hand_over_bytes and self._handing.acquire(blocking=False):
-            # Otherwise the thread holds the lock, for as long as it does the same.
-            try:
-                self._hand_over()
-            finally:
-                self._handing.release()
+        """Wake the thread if a batch is pending. Return False, and count a loss, if the buffer is full."""
+        if self._bytes_in - self._bytes_taken > self._batch_bytes and not self._wake.is_set():
+            self._wake.set()
         if self._bytes_in - self._bytes_out <= self._buffer_bytes:
             return True
         self._metrics.log_dropped(1, "buffer full")
         self._dropped_when_full += 1
         return False
 
-    def _notice(self) -> None:
-        """Set the number of bytes in from which on `record` calls `_has_room`."""
-        self._bytes_noticed = min(self._bytes_handed + self._hand_over_bytes, self._bytes_out + self._buffer_bytes)
-
-    def _hand_over(self) -> None:
-        """Send pending records as far as the writer takes them; the others wait. Needs the lock."""
-        taken = self._pending[:]
-        if taken:
-            del self._pending[: len(taken)]
-            # The last record may be counted with the next batch.
-            size = self._bytes_in - self._bytes_handed
-            self._bytes_handed += size
-            self._notice()
-            content = memoryview(frame(batch_of(taken, size)))
-            self._outgoing.append(_Outgoing(content, len(taken) // FIELDS, size))
-        self._send()
-
-    def _send(self) -> None:
-        """Send messages as far as the writer takes them. Needs the lock."""
-        while self._outgoing and self._channel is not None:
-            message = self._outgoing[0]
-            try:
-                self._sent += self._channel.send(message.content[self._sent :])
-            except OSError:  # it does not read now, or has ended, which the thread notices
-                return
-            if self._sent == len(message.content):
-                self._outgoing.popleft()
-                self._sent = 0
-                self._in_writer += message.records
-                self._bytes_in_writer += message.size
-
     def close(self) -> None:
-        """Write pending records for at most `closing_seconds`; drop and count the rest. End the writer."""
-        if not self._closing.is_set():
-            self._deadline = time.monotonic() + self._limits.closing_seconds
-            self._ring.send(b"1")  # first: once it is closing, the thread may end at any time
-            self._closing.set()
-        self._thread.join(self._limits.closing_seconds + GRACE_SECONDS + 2)
+        """Write pending records for at most `closing_seconds`; drop and count the rest."""
+        self._deadline = time.monotonic() + self._limits.closing_seconds
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(self._limits.closing_seconds + 5)
 
     def _run(self) -> None:
-        is_draining = is_counted = False
-        while True:
-            if self._writer is None and time.monotonic() >= self._restart_at:
-                self._connect(is_draining=is_draining)
-            if self._closing.is_set() and not is_draining:
-                is_draining = True
-                self._drain()
-            with self._handing:
-                if is_draining:  # what arrives after the last hand-over is lost
-                    self._send()
-                else:
-                    self._hand_over()
-                left = len(self._outgoing) + self._in_writer
-            if is_draining and not left and self._putting is None:
-                if is_counted:
-                    break
-                is_counted = True
-                self._write_count(is_last=True)
-                continue
-            if time.monotonic() > self._deadline + GRACE_SECONDS:
-                break
-            self._wait()
-            if not is_draining and time.monotonic() >= self._count_at:
-                self._count_at = time.monotonic() + self._limits.seconds
-                self._write_count()
-        self._end()
+        while not self._closing.is_set():
+            self._wake.wait(self._limits.seconds)
+            self._wake.clear()
+            self._write_waiting()
+            self._write_count()
+        self._write_waiting()
+        self._write_count(is_last=True)
 
-    def _wait(self) -> None:
-        """Wait until there is something to do; read the reports of the writer."""
-        poll = select.poll()
-        poll.register(self._bell, select.POLLIN if not self._closing.is_set() else 0)
-        channel = self._channel
-        if channel is not None:
-            poll.register(channel, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
-        ready = {number for number, _ in poll.poll(TICK_SECONDS * 1000)}
-        if channel is not None and channel.fileno() in ready and not self._receive(channel):
-            self._writer_ended()
-
-    def _receive(self, channel: socket.socket) -> bool:
-        """Read the reports of the writer; return False if it has ended."""
-        while True:
-            try:
-                piece = channel.recv(1 << 16)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            if not piece:
-                return False
-            self._received += piece
-            try:
-                for content in take_contents(self._received):
-                    self._take(read_report(content))
-            except (ValueError, msgspec.MsgspecError):
-                logger.exception("the writer of the inference log sent something else than a report")
-                return False
-
-    def _take(self, report: Report) -> None:
-        if isinstance(report, RecordsWritten):
-            self._metrics.log_written(report.records)
-            self._count.add(report.begin, report.end, report.records, report.errors)
-            self._settle(report.records, report.size)
-        elif isinstance(report, RecordsLost):
-            self._lose(report.records)
-            self._settle(report.records, report.size)
-        elif isinstance(report, AttemptFailed):
-            self._metrics.log_failed()
-        elif isinstance(report, PutDone):
-            self._put_done(report.reason)
-
-    def _settle(self, records: int, size: int) -> None:
-        with self._handing:
-            self._in_writer -= records
-            self._bytes_in_writer -= size
-            self._bytes_out += size
+    def _write_waiting(self) -> None:
+        # Records that arrive from now on wait for the next write; otherwise this would never end under load.
+        taken = self._pending[:]
+        del self._pending[: len(taken)]
+        fields = self._lines.fields
+        self._bytes_taken += sum(taken[SIZE::fields])
+        self._notice()
+        while taken:
+            times, sizes = taken[TIME::fields], taken[SIZE::fields]
+            count = _next_object(times, sizes, 2 * self._batch_bytes)
+            records = taken[: count * fields]
+            del taken[: count * fields]
+            errors = records[ROWS::fields].count(0)
+            pieces = range(0, count * fields, PIECE * fields)
+            content = b"".join([self._lines.make(records[at : at + PIECE * fields]) for at in pieces])
+            del records
+            if self._put(self._key(int(times[0]) // 3600), count, content):
+                self._count.add(times[0], times[count - 1], count, errors)
+            else:
+                self._failed_to_write += count
+            self._bytes_out += sum(sizes[:count])
             self._notice()
 
-    def _lose(self, records: int) -> None:
-        self._failed_to_write += records
-        self._metrics.log_dropped(records, "write failed")
-
-    def _connect(self, *, is_draining: bool) -> None:
-        """Start a writer. Later ones have other names, so that no object is replaced."""
-        try:
-            writer = self._start_writer()
-        except OSError as error:
-            self._restart_later()
-            logger.error("the writer of the inference log cannot be started", extra={"reason": str(error)})
-            return
-        self._writer, self._writers = writer, self._writers + 1
-        pod = self._pod if self._writers == 1 else f"{self._pod}.{self._writers}"
-        first = [frame(StartLog(self._plan, self._limits, pod))]
-        if self._putting is not None:
-            first.append(frame(PutObject(self._putting.key, self._putting.content)))
-        with self._handing:
-            self._outgoing.extendleft(_Outgoing(memoryview(content)) for content in reversed(first))
-            if is_draining:
-                self._outgoing.append(self._draining())
-            writer.channel.setblocking(False)
-            self._channel = writer.channel
-
-    def _writer_ended(self) -> None:
-        """Count what the writer had not written as lost, and start another one after a pause."""
-        with self._handing:
-            lost, size = self._in_writer, self._bytes_in_writer
-            self._in_writer = self._bytes_in_writer = 0
-            self._bytes_out += size
-            self._channel = None
-            self._sent = 0  # a message that was sent in part is sent again
-            # The next writer gets those without records anew.
-            self._outgoing = deque(message for message in self._outgoing if message.records)
-            self._notice()
-        self._received.clear()
-        self._lose(lost)
-        self._stop_writer(0)
-        self._restart_later()
-        logger.error("the writer of the inference log has ended", extra={"records": lost})
-
-    def _restart_later(self) -> None:
-        self._restart_at = time.monotonic() + self._restart_pause
-        self._restart_pause = min(2 * self._restart_pause, self._limits.longest_pause)
-
-    def _stop_writer(self, seconds: float) -> None:
-        if self._writer is not None:
-            self._writer.channel.close()
-            self._writer.stop(seconds)
-            self._writer = None
-
-    def _draining(self) -> _Outgoing:
-        return _Outgoing(memoryview(frame(DrainLog(max(0.0, self._deadline - time.monotonic())))))
-
-    def _drain(self) -> None:
-        with self._handing:
-            self._hand_over()
-            self._outgoing.append(self._draining())
-
-    def _end(self) -> None:
-        """Count what was not written as lost, and end the writer."""
-        with self._handing:
-            waiting = sum(message.records for message in self._outgoing) + len(self._pending) // FIELDS
-            lost = self._in_writer + waiting
-            self._channel = None
-        if lost:
-            self._lose(lost)
-            logger.error("records of the inference log were lost", extra={"records": lost})
-        self._stop_writer(1.0)
-        self._bell.close()
-        self._ring.close()
+    def _notice(self) -> None:
+        """Set the number of bytes in from which on `record` calls `_has_room`."""
+        self._bytes_noticed = min(self._bytes_taken + self._batch_bytes, self._bytes_out + self._buffer_bytes)
 
     def _write_count(self, *, is_last: bool = False) -> None:
         if self._sample < 1:
@@ -427,31 +242,21 @@ class InferenceLog:
         if lost > self._lost_written:
             now = self._clock()
             self._count.add(now, now, 0, 0)
-        if self._putting is not None or time.monotonic() > self._deadline:
-            return
         count = self._count.take(is_last=is_last)
-        if count is None:
+        if count is None or time.monotonic() > self._deadline:
             return
-        self._counts += 1
-        key = key_of(count, self._predictor.name, self._pod, self._counts)
+        self._objects += 1
+        key = key_of(count, self._predictor.name, self._pod, self._objects)
         latencies = self._metrics.latencies()
         more = [now - before for now, before in zip(latencies, self._written_latencies, strict=True)]
-        content = msgspec.json.encode({**count._asdict(), "latencies": more, "lost": lost - self._lost_written})
-        self._putting = _PendingPut(key, content, count, latencies, lost)
-        with self._handing:
-            self._outgoing.append(_Outgoing(memoryview(frame(PutObject(key, content)))))
-            self._send()
-
-    def _put_done(self, reason: str) -> None:
-        put, self._putting = self._putting, None
-        if put is None:
-            return
-        if not reason:
-            self._written_latencies, self._lost_written = put.latencies, put.lost
-            return
-        logger.warning("the count of requests could not be written", extra={"key": put.key, "reason": reason})
-        count = put.counted
-        self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
+        try:
+            figures = {**count._asdict(), "latencies": more, "lost": lost - self._lost_written}
+            self._write(key, msgspec.json.encode(figures))
+        except Exception as error:  # S3, the network or the credentials
+            logger.warning("the count of requests could not be written", extra={"key": key, "reason": str(error)})
+            self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
+        else:
+            self._written_latencies, self._lost_written = latencies, lost
 
     def _count_unsampled(self) -> None:
         since, now, unsampled = self._counted_until, self._clock(), self._unsampled
@@ -459,3 +264,53 @@ class InferenceLog:
         if unsampled > self._unsampled_counted:
             self._count.add(since, now, unsampled - self._unsampled_counted, 0)
             self._unsampled_counted = unsampled
+
+    def _key(self, hour: int) -> str:
+        self._objects += 1
+        folder = time.strftime("%Y/%m/%d/%H", time.gmtime(hour * 3600))
+        return f"inference/{self._predictor.name}/{folder}/{self._pod}-{self._objects}.jsonl"
+
+    def _put(self, key: str, records: int, content: bytes) -> bool:
+        """Write an object; return False if its records were lost."""
+        pause = self._limits.first_pause
+        for attempt in range(1, self._limits.attempts + 1):
+            try:
+                self._write(key, content)
+            except Exception as error:  # S3, the network or the credentials
+                self._metrics.log_failed()
+                logger.warning(
+                    "the inference log could not be written",
+                    extra={"key": key, "records": records, "attempt": attempt, "reason": str(error)},
+                )
+                spread = random.uniform(0.5, 1.5)  # noqa: S311
+                if attempt == self._limits.attempts or not self._pause(pause * spread):
+                    break
+                pause = min(pause * 2, self._limits.longest_pause)
+            else:
+                self._metrics.log_written(records)
+                return True
+        self._metrics.log_dropped(records, "write failed")
+        logger.error("records of the inference log were lost", extra={"key": key, "records": records})
+        return False
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before another attempt; return False if no time is left for one."""
+        if not self._closing.wait(seconds):
+            return True
+        left = self._deadline - time.monotonic()
+        time.sleep(max(0.0, min(self._limits.first_pause, left)))
+        return left > 0
+
+
+def _next_object(times: Sequence[float], sizes: Sequence[int], limit: int) -> int:
+    """Return how many records go into the next object: those of one hour, oldest first, up to a limit.
+
+    Args:
+        times: seconds since the epoch of each record.
+        sizes: memory of each record, in bytes.
+        limit: memory of records that is enough for an object, in bytes.
+    """
+    count = min(len(sizes), bisect_left(list(accumulate(sizes)), limit) + 1)
+    hours = np.fromiter(times, np.float64, len(times))[:count] // 3600
+    others = np.flatnonzero(hours != hours[0])
+    return int(others[0]) if len(others) else count

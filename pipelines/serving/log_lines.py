@@ -9,11 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import msgspec
+import numpy as np
 
-from pipelines.serving.log_messages import LogPlan, Records
 from pipelines.serving.logged_inputs import LoggedInputs, Part
+from pipelines.serving.predictor import Predictor
+
+TIME, TRACE, ID, ROWS, SIZE, VALUES = range(6)
+"""Positions of a record's values: seconds since the epoch; id of the trace, 32 hexadecimal digits; id of the request as
+JSON; number of rows; memory in bytes; and from there on JSON of each input and output of the model.
+
+The record of a request that ended in a server error has no rows, and its HTTP status in place of the id. Records are
+held one after another in a flat list, because a slice of it is one value of all records.
+"""
 
 _MILLISECONDS = [b'.%03dZ",' % milliseconds for milliseconds in range(1000)]
 
@@ -22,32 +32,44 @@ class LogLines:
     """Makes lines of records.
 
     Args:
-        plan: what is logged.
+        predictor: the predictor whose answers are logged.
+        logged: what of the inputs is logged.
+        sample: share of the answered requests that are logged.
+
+    Attributes:
+        fields: number of values of a record.
+        no_values: what a failure has in place of inputs and outputs.
     """
 
-    def __init__(self, plan: LogPlan) -> None:
-        self._logged = LoggedInputs(plan.inputs)
-        about = msgspec.json.encode({"model": plan.model, "bundle": plan.bundle})[1:-1]
+    def __init__(self, predictor: Predictor, logged: LoggedInputs, sample: float) -> None:
+        self._logged = logged
+        about = msgspec.json.encode({"model": predictor.name, "bundle": predictor.digest})[1:-1]
         self._before_trace = about + b',"trace":"'
-        self._before_id = about + _about_records(self._logged, plan.sample) + b',"id":'
-        self._outputs = [msgspec.json.encode(name) + b":" for name in plan.outputs]
+        self._before_id = about + _about_records(logged, sample) + b',"id":'
+        self._outputs = [msgspec.json.encode(tensor.name) + b":" for tensor in predictor.schema.outputs]
+        self.no_values = (b"",) * (len(predictor.schema.inputs) + len(self._outputs))
+        self.fields = VALUES + len(self.no_values)
 
-    def make(self, records: Records) -> bytes:
-        """Return one line for each record, in their order."""
-        rows = records.rows
+    def make(self, records: Sequence[Any]) -> bytes:
+        """Return one line for each record, in their order.
+
+        Args:
+            records: values of records, one after another.
+        """
+        rows = records[ROWS :: self.fields]
         if rows.count(1) == len(rows):  # the most common
             return self._of_one_kind(records)
         pieces: list[bytes] = []
         begin = 0
         for _, run in groupby(rows, lambda count: min(count, 2)):
-            end = begin + len(list(run))
-            pieces.append(self._of_one_kind(records.part(begin, end)))
+            end = begin + self.fields * len(list(run))
+            pieces.append(self._of_one_kind(records[begin:end]))
             begin = end
         return b"".join(pieces)
 
-    def _of_one_kind(self, records: Records) -> bytes:
+    def _of_one_kind(self, records: Sequence[Any]) -> bytes:
         """Return the lines of failures, of requests of one row, or of requests of several rows."""
-        times, traces, ids, rows, values = records
+        times, traces, ids, rows, _, *values = (records[at :: self.fields] for at in range(self.fields))
         inputs, outputs = values[: -len(self._outputs)], values[-len(self._outputs) :]
         parts = [*_begin(times)]
         if rows[0] == 0:  # failures, which have a status in place of an id
@@ -66,12 +88,12 @@ class LogLines:
 
 def _begin(times: Sequence[float]) -> tuple[Part, Part]:
     """Return the begin of lines: the times to the second, and their milliseconds."""
-    instants = [int(moment * 1000) for moment in times]
-    milliseconds = [_MILLISECONDS[instant % 1000] for instant in instants]
-    first = instants[0] // 1000
-    if first * 1000 <= min(instants) and max(instants) < (first + 1) * 1000:
-        return _second(first), milliseconds
-    return [_second(instant // 1000) for instant in instants], milliseconds
+    instants = (np.fromiter(times, np.float64, len(times)) * 1000).astype(np.int64)
+    seconds = instants // 1000
+    milliseconds = [_MILLISECONDS[instant] for instant in (instants - seconds * 1000).tolist()]
+    if (seconds == seconds[0]).all():
+        return _second(int(seconds[0])), milliseconds
+    return [_second(second) for second in seconds.tolist()], milliseconds
 
 
 def _second(second: int) -> bytes:

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from pipelines.declarations.baseline import category
+from pipelines.declarations.bundle import InputTensor, RequestColumn, RequestSchema
 from pipelines.declarations.datatypes import to_float32
-from pipelines.declarations.group_names import MOST_GROUPS, NULL_GROUP
-from pipelines.serving.log_messages import TensorPlan
+from pipelines.declarations.inference_logging import MOST_GROUPS, NULL_GROUP, LogPolicy
 
 Part = bytes | Sequence[bytes]
 """Part of many lines: the same in all of them, or one for each."""
@@ -44,19 +45,23 @@ class LoggedInputs:
     """Removes personal values from the inputs of requests.
 
     Args:
-        plans: what is logged of each input.
+        schema: request schema of the bundle, which knows what was personal when it was trained.
+        policy: what is personal now.
 
     Attributes:
         withheld: names of the columns that are not logged, in the order of the schema.
         groups: names of those whose group is logged.
     """
 
-    def __init__(self, plans: Sequence[TensorPlan]) -> None:
-        self._tensors = [_tensor(plan) for plan in plans]
-        self.withheld = tuple(plan.columns[at] for plan in plans for at in plan.withheld)
-        self.groups = tuple(plan.columns[at] for plan in plans for at in sorted(plan.groups))
+    def __init__(self, schema: RequestSchema, policy: LogPolicy) -> None:
+        hidden = {c.name for tensor in schema.inputs for c in tensor.columns if c.personal or c.name in policy.withheld}
+        self._tensors = [_tensor(each, hidden, policy.groups) for each in schema.inputs]
+        self.withheld = tuple(c.name for tensor in schema.inputs for c in tensor.columns if c.name in hidden)
+        self.groups = tuple(
+            each.columns[at].name for each, plan in zip(schema.inputs, self._tensors, strict=True) for at in plan.groups
+        )
 
-    def parts(self, inputs: Sequence[Sequence[bytes]], *, is_one: bool) -> list[Part]:
+    def parts(self, inputs: Sequence[Sequence[bytes | msgspec.Raw]], *, is_one: bool) -> list[Part]:
         """Return the members `inputs` and `groups` of the lines of many records.
 
         Args:
@@ -82,7 +87,7 @@ class LoggedInputs:
         return parts
 
 
-def _on_one_line(texts: Sequence[bytes]) -> list[bytes]:
+def _on_one_line(texts: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
     """Return JSON without line breaks, which occur only as white space between values."""
     # Neither does the byte 0 occur in JSON. One search in all texts is faster than one in each.
     text = b"\0".join(texts)
@@ -119,17 +124,14 @@ class _Group:
     """Names the groups of a column, as JSON of an object without its braces.
 
     Args:
-        name: name of the column.
-        values: its listed values as the model sees them, with the name of the group of each.
+        column: the column, which lists its values.
         narrow: turns a value into the one that the model sees.
     """
 
-    def __init__(
-        self, name: str, values: Sequence[tuple[str | int | float | bool, str]], narrow: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, column: RequestColumn, narrow: Callable[[Any], Any]) -> None:
         self._narrow = narrow
-        self._head = msgspec.json.encode(name) + b":"
-        self._names: dict[Any, str] = dict(values)
+        self._head = msgspec.json.encode(column.name) + b":"
+        self._names = {narrow(value): category(value) for value in column.values or ()}
         self._known: dict[bytes, bytes] = {}
 
     def of_json(self, value: bytes) -> bytes:
@@ -149,21 +151,21 @@ class _Group:
         return NULL_GROUP if value is None else self._names.get(self._narrow(value), "other")
 
 
-def narrowing(datatype: str) -> Callable[[Any], Any]:
-    """Return a function that turns a value of an input into the one that the model sees."""
-    return to_float32 if datatype == "FP32" else _unchanged
-
-
-def _tensor(plan: TensorPlan) -> _Tensor:
-    narrow, width = narrowing(plan.datatype), len(plan.columns)
+def _tensor(tensor: InputTensor, hidden: set[str], groups: Sequence[str]) -> _Tensor:
+    narrow = to_float32 if tensor.datatype == "FP32" else _unchanged
+    withheld = tuple(at for at, column in enumerate(tensor.columns) if column.name in hidden)
     return _Tensor(
-        msgspec.json.encode(plan.name) + b":",
-        plan.withheld,
-        {at: _Group(plan.columns[at], values, narrow) for at, values in sorted(plan.groups.items())},
-        len(plan.withheld) < width,
-        plan.datatype not in ("BOOL", "BYTES"),
-        min(max(plan.withheld, default=0) + 1, width - 1),
-        {at: _null(at, width) for at in plan.withheld},
+        msgspec.json.encode(tensor.name) + b":",
+        withheld,
+        {
+            at: _Group(column, narrow)
+            for at, column in enumerate(tensor.columns)
+            if at in withheld and column.name in groups and column.values is not None
+        },
+        len(withheld) < len(tensor.columns),
+        tensor.datatype not in ("BOOL", "BYTES"),
+        min(max(withheld, default=0) + 1, len(tensor.columns) - 1),
+        {at: _null(at, len(tensor.columns)) for at in withheld},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from botocore.config import Config
 
 from pipelines.registry import clients
-from pipelines.serving.log_writer import Write
+from pipelines.serving.inference_log import Write
 
 CONNECT_SECONDS = 3
 READ_SECONDS = 10

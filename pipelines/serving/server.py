@@ -22,9 +22,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import Application
 from pipelines.serving.http_protocol import MOST_CONNECTIONS, protocol_for, sweep
-from pipelines.serving.inference_log import InferenceLog
-from pipelines.serving.log_messages import Limits
-from pipelines.serving.log_writer_process import EarlyLogWriter, StartLogWriter
+from pipelines.serving.inference_log import InferenceLog, Limits, Write
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.server_settings import ServerSettings
@@ -60,13 +58,13 @@ Load = Callable[[], ServableBundle]
 """Fetches and verifies the bundle. Raises `MlopsError` if it is missing, incomplete or unsigned."""
 
 
-def run(settings: ServerSettings, load: Load, start_writer: StartLogWriter, *, limits: Limits | None = None) -> int:
+def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | None = None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         settings: settings of the server.
         load: fetches and verifies the bundle.
-        start_writer: starts a process that writes the inference log.
+        write: puts an object into the logs bucket.
         limits: limits of the inference log.
 
     Returns:
@@ -97,11 +95,8 @@ def run(settings: ServerSettings, load: Load, start_writer: StartLogWriter, *, l
     config = server_config(
         application, finish_seconds=settings.finish_seconds, most_connections=settings.most_connections
     )
-    writer = EarlyLogWriter(start_writer)
-    with contextlib.closing(writer), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(
-            _live(_Server(config), listener, application, metrics, settings, load, writer, limits, sender)
-        )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(_live(_Server(config), listener, application, metrics, settings, load, write, limits, sender))
 
 
 def server_config(
@@ -167,7 +162,7 @@ async def _live(
     metrics: RequestMetrics,
     settings: ServerSettings,
     load: Load,
-    writer: EarlyLogWriter,
+    write: Write,
     limits: Limits | None,
     sender: ShadowSender | None,
 ) -> int:
@@ -189,7 +184,7 @@ async def _live(
         if loading.done():
             predictor = loading.result()
             log = InferenceLog(
-                writer,
+                write,
                 predictor=predictor,
                 pod=settings.pod,
                 metrics=metrics,

@@ -120,15 +120,6 @@ def cpu_seconds(process: int) -> float:
     return time.clock_gettime((~process << 3) | 2)
 
 
-def children(process: int) -> list[int]:
-    """Return the ids of the child processes of a process, from /proc."""
-    return [
-        int(child)
-        for task in Path(f"/proc/{process}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-
-
 def resident(process: int) -> int:
     """Return the resident memory of a process in bytes, from /proc."""
     status = Path(f"/proc/{process}/status").read_text()

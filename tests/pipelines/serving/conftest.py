@@ -12,13 +12,11 @@ import pytest
 from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.application import Application
-from pipelines.serving.inference_log import InferenceLog
-from pipelines.serving.log_messages import Limits
+from pipelines.serving.inference_log import InferenceLog, Limits
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.asgi import JSON, Response, ask
 from tests.pipelines.serving.bundles import NAME, ROW, MadeBundle, linear_bundle, mixed_bundle
-from tests.pipelines.serving.thread_writer import in_thread
 
 
 @dataclass
@@ -56,8 +54,9 @@ def served(bundle: MadeBundle, *, policy: LogPolicy | None = None, **options: An
     predictor.check_golden(GoldenPredictions.model_validate_json(bundle.files["golden.json"]))
     written: dict[str, bytes] = {}
     limits = Limits(seconds=3600, first_pause=0.001, longest_pause=0.002, closing_seconds=5)
-    start = in_thread(written.__setitem__)
-    log = InferenceLog(start, predictor=predictor, pod="pod", metrics=metrics, limits=limits, policy=policy)
+    log = InferenceLog(
+        written.__setitem__, predictor=predictor, pod="pod", metrics=metrics, limits=limits, policy=policy
+    )
     log.start()
     application.serve(predictor, log)
     return Served(bundle, application, predictor, metrics, log, written)

@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.serving.log_messages import Limits
-from pipelines.serving.log_writer_process import LogWriterProcess
+from pipelines.serving.inference_log import Limits
 from pipelines.serving.server import run
 from pipelines.serving.server_settings import ServerSettings
 from tests.pipelines.serving.bundles import MadeBundle, linear_bundle, with_file
@@ -32,11 +30,16 @@ def main(folder: Path, kind: str) -> int:
             raise MlopsError("the registry cannot be reached", fix="try again")
         return bundle
 
-    writer = [sys.executable, "-m", "tests.pipelines.serving.folder_writer", str(folder), kind]
+    def write(key: str, content: bytes) -> None:
+        if kind == "failing-log":
+            raise OSError("no bucket today")
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
     digest = "sha256:" + "f" * 64 if kind == "other-digest" else bundle.digest
     settings = ServerSettings.from_environ(bundle.manifest.model, digest, os.environ)
-    limits = Limits(seconds=0.2, first_pause=0.05, closing_seconds=1.0)
-    return run(settings, load, partial(LogWriterProcess, writer), limits=limits)
+    return run(settings, load, write, limits=Limits(seconds=0.2, first_pause=0.05, closing_seconds=1.0))
 
 
 if __name__ == "__main__":

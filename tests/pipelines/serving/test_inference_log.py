@@ -14,14 +14,12 @@ import pytest
 from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.golden import CHECK_REQUEST, request_of, single_rows
-from pipelines.serving.inference_log import OVERHEAD, InferenceLog
-from pipelines.serving.log_messages import FIELDS, Limits
+from pipelines.serving.inference_log import OVERHEAD, InferenceLog, Limits
 from pipelines.serving.predictor import InferenceResult, Predictor
 from pipelines.serving.request_counts import count_of
 from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.bundles import NAME, ROW, MadeBundle, classifier_bundle, linear_bundle, mixed_bundle
 from tests.pipelines.serving.conftest import Serve, Served, features, mixture, row
-from tests.pipelines.serving.thread_writer import ThreadWriter, in_thread
 
 MODEL = Predictor(linear_bundle().manifest, linear_bundle().files)
 BODY = json.dumps(features()).encode()
@@ -53,8 +51,7 @@ def make(write: Callable[[str, bytes], None], **options: Any) -> tuple[Inference
         if count_of(key) is None:
             write(key, content)
 
-    start = in_thread(write_records)
-    log = InferenceLog(start, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
+    log = InferenceLog(write_records, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
     log.start()
     return log, metrics
 
@@ -323,64 +320,3 @@ def test_closing_shortens_the_pause_between_attempts() -> None:
     start = time.monotonic()
     log.close()
     assert time.monotonic() - start < 3
-
-
-def test_a_writer_that_cannot_be_started_is_tried_again_and_nothing_is_lost() -> None:
-    written: dict[str, bytes] = {}
-    failures = iter([True, True])
-
-    def start() -> ThreadWriter:
-        if next(failures, False):
-            raise OSError("no more processes")
-        return ThreadWriter(written.__setitem__)
-
-    limits = Limits(seconds=0.01, first_pause=0.001, longest_pause=0.002, closing_seconds=5.0)
-    log = InferenceLog(start, predictor=MODEL, pod="pod-7", metrics=RequestMetrics(NAME, MODEL.digest), limits=limits)
-    log.start()
-    log.record(answer(), b"0" * 32)
-    log.close()
-    assert [json.loads(content)["id"] for key, content in written.items() if key.endswith(".jsonl")] == ["one"]
-
-
-def test_records_without_a_writer_fill_the_buffer_and_are_counted_when_dropped() -> None:
-    def start() -> ThreadWriter:
-        raise OSError("no more processes")
-
-    one, metrics = answer(), RequestMetrics(NAME, MODEL.digest)
-    limits = Limits(buffer_bytes=5 * (OVERHEAD + one.size), closing_seconds=0.0)
-    log = InferenceLog(start, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits)
-    for _ in range(100):
-        log.record(one, b"0" * 32)
-    assert count(metrics, 'inference_log_dropped_records_total{reason="buffer full"}') == 94
-
-
-def test_records_that_no_line_can_be_made_of_are_lost_and_quoted_nowhere(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> bytes:
-        raise ValueError(f"could not convert {ROW}")
-
-    written: dict[str, bytes] = {}
-    log, metrics = make(written.__setitem__)
-    with monkeypatch.context() as broken:
-        broken.setattr("pipelines.serving.log_lines.LogLines.make", fail)
-        log.record(answer(b"lost"), b"0" * 32)
-        wait_until(lambda: count(metrics, 'inference_log_dropped_records_total{reason="write failed"}') == 1)
-    log.record(answer(b"kept"), b"0" * 32)
-    log.close()
-    assert [json.loads(content)["id"] for content in written.values()] == ["kept"]
-    assert "ValueError" in str([vars(said) for said in caplog.records])
-    assert "could not convert" not in str([vars(said) for said in caplog.records])
-
-
-def test_many_records_are_handed_over_before_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.serving.inference_log.TICK_SECONDS", 3600.0)
-    written: dict[str, bytes] = {}
-    log, _ = make(written.__setitem__)
-    one = answer()
-    wait_until(lambda: log._channel is not None)
-    for _ in range(1000):
-        log.record(one, b"0" * 32)
-    assert len(log._pending) < 250 * FIELDS
-    log.close()
-    assert sum(len(content.splitlines()) for content in written.values()) == 1000

@@ -11,8 +11,7 @@ import pytest
 
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.serving.log_lines import LogLines
-from pipelines.serving.log_messages import FIELDS, batch_of, records_of
-from pipelines.serving.log_plan import log_plan
+from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import Predictor
 from tests.pipelines.serving.bundles import MadeBundle, linear_bundle, mixed_bundle
 from tests.pipelines.serving.conftest import features, mixture, row
@@ -46,9 +45,7 @@ def test_lines_of_many_records_are_those_of_each_record(case: str) -> None:
     make_bundle, make_request, policy = CASES[case]
     bundle: MadeBundle = make_bundle()
     predictor = Predictor(bundle.manifest, bundle.files)
-    plan = log_plan(predictor.name, predictor.digest, predictor.schema, policy)
-    lines = LogLines(plan)
-    no_values = (b"",) * (len(plan.inputs) + len(plan.outputs))
+    lines = LogLines(predictor, LoggedInputs(predictor.schema, policy), policy.sample)
     chance = random.Random(7)
     records: list[Any] = []
     expected: list[dict[str, Any]] = []
@@ -57,21 +54,21 @@ def test_lines_of_many_records_are_those_of_each_record(case: str) -> None:
         written = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         about = {"time": written, "model": predictor.name, "bundle": predictor.digest}
         if chance.random() < 0.2:
-            records += (moment, TRACE, b"503", 0, no_values)
+            records += (moment, TRACE, b"503", 0, 500, *lines.no_values)
             expected.append(about | {"trace": TRACE.decode(), "rows": 0, "status": 503})
             continue
         request = make_request(chance) | {"id": f"id\n{number}"}
         body = json.dumps(request, indent=chance.choice((None, 1))).encode()
         answer = predictor.answer(body, b"0")
-        records += (moment, TRACE, answer.id, answer.rows, answer.values)
-        alone = json.loads(lines.make(records_of(batch_of(records[-FIELDS:], 0))))
+        records += (moment, TRACE, answer.id, answer.rows, answer.size, *answer.values)
+        alone = json.loads(lines.make(records[-lines.fields :]))
         assert alone["rows"] == answer.rows
         expected.append(about | {"id": f"id\n{number}", "trace": TRACE.decode(), "inputs": alone["inputs"]})
         if policy.withheld == ():
             found = {tensor["name"]: tensor["data"] for tensor in request["inputs"]}
             flat = {name: [cell for line in lines_ for cell in line] for name, lines_ in alone["inputs"].items()}
             assert flat == found
-    made = lines.make(records_of(batch_of(records, 0)))
+    made = lines.make(records)
     assert made.endswith(b"}\n")
     assert b"\r" not in made
     found_lines = [json.loads(line) for line in made.splitlines()]
