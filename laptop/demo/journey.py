@@ -517,6 +517,9 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
 @click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
 @click.option("--operate", is_flag=True, help="Show a model in operation instead; days pass in seconds.")
+@click.option(
+    "--data", "on_data", is_flag=True, help="Show the work on data instead: quarantine, contract, drift, lineage."
+)
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
     "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
@@ -526,6 +529,7 @@ def demo(
     realistic: bool,
     both: bool,
     operate: bool,
+    on_data: bool,
     time_scale: float | None,
     settings: tuple[str, ...],
     fault: str | None,
@@ -535,6 +539,7 @@ def demo(
 
     Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back. With
     --operate: drift that is watched, a regression that labels reveal and that is rolled back, bias, and a retraining.
+    With --data: rows in quarantine, a contract that changes and what that breaks, drift, and lineage.
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
@@ -544,14 +549,18 @@ def demo(
     chosen = delays.NONE
     if realistic:
         chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
-    if operate:
-        if realistic or both or fault:
-            raise MlopsError(
-                "--operate: expected it alone, found --realistic, --both or --fault", fix="leave them out."
-            )
-        from laptop.demo.operation import OperationDemo
+    if operate or on_data:
+        if realistic or both or fault or (operate and on_data):
+            one = "--operate" if operate else "--data"
+            raise MlopsError(f"{one}: expected it alone, found another choice of what to show", fix="leave it out.")
+        if operate:
+            from laptop.demo.operation import OperationDemo
 
-        OperationDemo(Project.find(), keep=keep, samples=(CENSUS,)).run()
+            OperationDemo(Project.find(), keep=keep, samples=(CENSUS,)).run()
+        else:
+            from laptop.demo.data_work import DataDemo
+
+            DataDemo(Project.find(), keep=keep).run()
         return
     samples = SAMPLE_MODELS if both else (PATIENTS,)
     Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "", samples=samples).run()

@@ -18,7 +18,7 @@ from pipelines.declarations.starter import start_model
 from pipelines.github.alarm_workflow import write_alarm_environments
 from pipelines.github.release_owners import write_release_owners
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 QA = NewEnvironment("qa", "dev", cluster="mlops-qa", namespace="models-qa", region="us-east-2", disposable=True)
 

@@ -30,7 +30,7 @@ from pipelines.declarations.project import Project
 from pipelines.github.release_owners import with_release_owners
 from tests.sample_project import ROOT, declare_as_forked
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 AUDIT, TRAINING = "41 5 * * *", "17 */6 * * *"
 RELEASE = f"models/{MODEL}/releases/dev.yaml"
