@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Literal
 
 import httpx2
+from lightkube import Client
 from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Pod
 
@@ -36,7 +37,7 @@ def reason_of_check(namespace: str, model: str, bundle: str, outcome: Literal["f
     """
     with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
         logs = [
-            list(client.log(str(pod.metadata.name), tail_lines=_TAIL_LINES))
+            _log_of(client, str(pod.metadata.name))
             for pod in _newest_run(pods_with_bundle(client, check_name(model), bundle))
             if pod.metadata is not None
         ]
@@ -45,6 +46,13 @@ def reason_of_check(namespace: str, model: str, bundle: str, outcome: Literal["f
         if outcome == "inconclusive" and (harm := _said(logs, "failed")):
             return f"only one of its two Jobs found harm: {harm}"
     return ""
+
+
+def _log_of(client: Client, pod: str) -> list[str]:
+    """Return the last lines of a log; none of a pod that was deleted: a failed check ends its other Job."""
+    with suppress(ApiError, httpx2.HTTPError):
+        return list(client.log(pod, tail_lines=_TAIL_LINES))
+    return []
 
 
 def _newest_run(pods: Sequence[Pod]) -> list[Pod]:

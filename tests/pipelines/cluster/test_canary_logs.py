@@ -37,6 +37,13 @@ def test_a_reason_that_cannot_be_read_is_left_out(api: Api, answer: Any) -> None
     assert reason_of_check("models", "price", BUNDLE, "inconclusive") == ""
 
 
+def test_the_pod_of_the_other_job_may_be_gone_when_a_check_failed(api: Api) -> None:
+    api.on("GET", PODS, {"items": [pod("verdict", 9), pod("harm", 9, job="9.harm.1")], "metadata": {}})
+    api.on("GET", f"{PODS}/verdict/log", 404)
+    api.on("GET", f"{PODS}/harm/log", "failed: worse than the live pods\n")
+    assert reason_of_check("models", "price", BUNDLE, "failed") == "worse than the live pods"
+
+
 def test_only_the_checks_of_the_bundle_on_trial_count(api: Api) -> None:
     api.on("GET", PODS, {"items": [pod("new", 9, OTHER), pod("old", 1)], "metadata": {}})
     api.on("GET", f"{PODS}/new/log", "failed: another bundle\n")

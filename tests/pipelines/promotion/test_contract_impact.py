@@ -115,7 +115,7 @@ def test_a_draft_is_written_once_and_passes_its_tests(tmp_path: Path, monkeypatc
     assert runner.invoke(command, ["test", "patients", str(good)]).exit_code == 0
     again = runner.invoke(command, ["init", str(good), "--name", "patients"])
     assert "exists: expected a new dataset" in str(again.exception)
-    assert "not a valid name" in str(runner.invoke(command, ["init", str(good), "--name", "../x"]).exception)
+    assert "not a valid dataset name" in str(runner.invoke(command, ["init", str(good), "--name", "../x"]).exception)
     linted = runner.invoke(command, ["lint", "patients"])
     assert linted.exit_code == 0 and "age: description" in linted.output
     assert "with --strict" in str(runner.invoke(command, ["lint", "--strict"]).exception)
