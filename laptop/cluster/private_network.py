@@ -45,7 +45,7 @@ class NetworkPeer:
     pod: Object | None = None
 
     def __str__(self) -> str:
-        """Return what to call it in a message about what it connects to."""
+        """Return its name in messages about what it connects to."""
         if self.pod is not None:
             return f"the pod {namespace_of(self.pod)}/{name_of(self.pod)}"
         groups = f" with {', '.join(sorted(self.groups))}" if self.groups else ""
@@ -53,7 +53,7 @@ class NetworkPeer:
 
     @property
     def place(self) -> str:
-        """What to call it in a message about who connects to it."""
+        """Its name in messages about who connects to it."""
         return self.address if self.pod is None else f"{namespace_of(self.pod)}/{name_of(self.pod)}"
 
 

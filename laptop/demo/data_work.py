@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import click
 
 from laptop.demo.journey import Demo
-from laptop.demo.material import keep_first_environment
+from laptop.demo.material import keep_first_environment, write_heavier
 from laptop.laptop_target import LaptopTarget
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -21,9 +20,6 @@ _COLUMN = "sex"
 """Column whose listed values change in the demo. The first batch has a row with the new one."""
 
 _OLD_VALUES, _NEW_VALUES = "validValues: [1, 2]", "validValues: [1, 2, 3]"
-
-_HEAVIER = 6.0
-"""How much greater the body mass index of the drifted delivery is, in kg/m²."""
 
 _LINES, _WIDTH = 24, 160
 """Most lines that the demo prints of a command, and most characters of a line."""
@@ -100,7 +96,7 @@ class DataDemo(Demo):
         from pipelines.monitoring.monitor_reports import find_report, read_report
 
         dataset = self.sample.dataset
-        heavier = self._write_heavier()
+        heavier = write_heavier(self.batches["first"], self.scratch / "batches" / "heavier.csv")
         with self.journey.step("A delivery of heavier patients: the monitor raises an alarm, and draws its report"):
             self.type("land", dataset, str(heavier), *self._env)
             self.type("ingest", dataset, *self._env)
@@ -133,19 +129,6 @@ class DataDemo(Demo):
         snapshot = open_table(self.target.descriptor(self.first), self.sample.dataset).current_snapshot()
         assert snapshot is not None and snapshot.summary is not None
         return int(snapshot.summary["total-records"] or 0)
-
-    def _write_heavier(self) -> Path:
-        """Write the first batch again, with other numbers of patients and a greater body mass index."""
-        path = self.scratch / "batches" / "heavier.csv"
-        with self.batches["first"].open(newline="") as source:
-            rows = [row for row in csv.DictReader(source) if row["patient_id"] and row["bmi"] != "n/a"]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            for row in rows:
-                changed = {"patient_id": int(row["patient_id"]) + 20_000, "bmi": round(float(row["bmi"]) + _HEAVIER, 1)}
-                writer.writerow({**row, **changed})
-        return path
 
     def type(self, *arguments: str, status: int = 0, shows: str = "", most: int = _LINES) -> str:
         """Run a command, print it with its first lines and the last one, and return what it printed.

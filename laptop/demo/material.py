@@ -86,6 +86,19 @@ def _patients(samples: Path, folder: Path) -> dict[str, Path]:
     return written
 
 
+def write_heavier(source: Path, path: Path) -> Path:
+    """Write the patients of a file again, with other numbers and a body mass index that is 6 kg/m² greater."""
+    with source.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["bmi"] != "n/a"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            changed = {"patient_id": str(int(row["patient_id"]) + 10_000), "bmi": f"{float(row['bmi']) + 6:.1f}"}
+            writer.writerow({**row, **changed})
+    return path
+
+
 def _years(samples: Path, folder: Path) -> dict[str, Path]:
     """Take one year of the survey for each batch; the third has shuffled outcomes."""
     import numpy as np

@@ -1,4 +1,4 @@
-"""The Spark server of the program with workers: Sail starts them as pods, with a narrow role of its own.
+"""The Spark server of the program with workers: Sail starts them as pods, with a role that allows little else.
 
 The objects are those of the Pulumi program. Only the tables are local files instead of objects of an account.
 """
@@ -9,15 +9,12 @@ import os
 import signal
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from laptop.cluster.kinds import (
@@ -34,15 +31,10 @@ from laptop.cluster.kinds import (
 )
 from laptop.cluster.ports import annotated_ports
 from laptop.tests.cluster.running_cluster import RunningCluster, wait_for
-from pipelines.data.row_digest import digest_of_ordered, in_key_order
-from pipelines.data.spark_rows import FileRows, group_files, read_whole_table
-from pipelines.data.spark_session import open_spark, send_by_value
-from pipelines.data.spark_version import sort_into_file
+from pipelines.data.spark_session import open_spark
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.spark_training_set import hashes_on_workers
-from pipelines.training.training_set import TrainingSet, in_memory
 from tests.infra.recording import ROOT, Recording, edit, record, release_everywhere
-from tests.pipelines.training.project import DATASET, MODEL, make_project, make_rows
+from tests.pipelines.training.held_work import HeldWork
 from tests.sample_project import copy_as_forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -51,9 +43,6 @@ pytest.importorskip("pysail", reason="requirements/spark.txt is not installed")
 
 HOME = "models-dev-spark"
 KINDS = (NAMESPACE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING, RESOURCE_QUOTA, SERVICE, DEPLOYMENT)
-TYPES = {"loan_id": "bigint", "income": "double", "age": "bigint", "member": "boolean"} | dict.fromkeys(
-    ("region", "defaulted"), "string"
-)
 LONGEST = 240.0  # seconds
 
 
@@ -108,74 +97,33 @@ def workers(cluster: RunningCluster) -> list[dict[str, Any]]:
     return [pod for pod in found if (pod.get("status") or {}).get("phase") == "Running"]
 
 
-def waiting(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return a function that workers run: it leaves a file that names its process, and waits for the file `go`."""
-
-    def wait(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import os
-        import time
-        from pathlib import Path
-
-        place = Path(folder)
-        (place / f"working-{os.getpid()}").touch()
-        while not (place / "go").exists():
-            time.sleep(0.05)
-        yield from batches
-
-    return wait
-
-
 @pytest.mark.parametrize("kill", [False, True], ids=["as-they-are", "one-is-killed"])
 def test_the_training_set_is_that_of_one_process(server: RunningCluster, kill: bool, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
-    model, contract = project.model(MODEL), project.contract(DATASET)
-    rows = make_rows(900)
-    income = rows.column("income").to_numpy().copy()
-    income[:6] = [0.0, -0.0, np.nan, -np.inf, 1e-40, 1e30]
-    rows = rows.set_column(1, "income", pa.array(income))
-    paths = []
-    for number, part in enumerate(np.array_split(np.random.default_rng(2).permutation(rows.num_rows), 6)):
-        paths.append(str(tmp_path / f"{number}.parquet"))
-        pq.write_table(rows.take(pa.array(part)), paths[-1])
-    files = FileRows(group_files(paths, pq.read_schema, TYPES), TYPES, lambda: iter(()))
-    added = hashes_on_workers(model, contract)
-    send_by_value(__name__)
-    signals = tmp_path / "signals"
-    signals.mkdir()
+    held = HeldWork(tmp_path)
     killed: list[int] = []
     ended = threading.Event()
 
     def work() -> None:
-        wait_for(lambda: len(list(signals.iterdir())) >= 2 or ended.is_set(), LONGEST)
+        wait_for(lambda: len(list(held.signals.iterdir())) >= 2 or ended.is_set(), LONGEST)
         if kill and not ended.is_set():
-            process = next(each for each in map(psutil.Process, pids(signals)) if each.is_running())
+            process = next(each for each in map(psutil.Process, pids(held.signals)) if each.is_running())
             os.kill(process.pid, signal.SIGKILL)
             killed.append(process.pid)
-        (signals / "go").touch()
-
-    def sort() -> Any:
-        with open_spark() as spark:
-            frame = read_whole_table(spark, files, DATASET, "")
-            schema = ", ".join(f"`{name}` {kind}" for name, kind in frame.dtypes)
-            held = frame.repartition(4).mapInArrow(waiting(str(signals)), schema)
-            key = contract.primary_key
-            return sort_into_file(added.add(held), DATASET, rows.schema, key, added.types, tmp_path / "rows.parquet")
+        (held.signals / "go").touch()
 
     worker = threading.Thread(target=work)
     worker.start()
     try:
         if kill:
             with pytest.raises(MlopsError, match="stopped the work"):
-                sort()
-        there = sort()  # as the Job does, which Kubernetes starts again
+                held.sort(4)
+        there = held.sort(4)  # as the Job does, which Kubernetes starts again
     finally:
         ended.set()
         worker.join()
     assert bool(killed) is kill
-    assert len(set(pids(signals))) >= 2, "both workers did a part"
-    here = in_memory(in_key_order(rows, contract.primary_key), model, contract)
-    assert digest_of_ordered(there) == digest_of_ordered(here)
-    assert TrainingSet(model, contract, there).holdout == TrainingSet(model, contract, here).holdout
+    assert len(set(pids(held.signals))) >= 2, "both workers did a part"
+    held.check(there)
 
 
 def test_the_server_may_start_workers_and_nothing_else(server: RunningCluster) -> None:

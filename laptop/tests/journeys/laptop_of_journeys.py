@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from laptop.lifecycle import Laptop
 from laptop.publishing import publish_locally
 from laptop.shell_environment import network_variables
 from pipelines.declarations.project import Project
+from tests.sample_project import ROOT
 
 REALISTIC = "REALISTIC_JOURNEYS"
 """Variable with the time scale of a realistic laptop; `make test-realistic` sets it.
@@ -85,3 +88,26 @@ def own_home(folder: Path) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
             yield home, patch
         finally:
             lifecycle.stop(home)
+
+
+def run_demo(project: Path, flag: str) -> str:
+    """Run `mlops demo` in a project, in an environment without other accounts, and return its output."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GH_", "KUBE", "MLOPS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "demo", flag],
+        cwd=project,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+def part(shown: str, title: str) -> str:
+    """Return what was printed from a step's title to the next step."""
+    _, _, rest = shown.partition(title)
+    assert rest, f"no step {title!r}"
+    return rest.partition("\n\n")[0]

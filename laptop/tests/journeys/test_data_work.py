@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from laptop.project_copy import copy_project
-from laptop.tests.journeys.laptop_of_journeys import ordinary_laptop_only
-from laptop.tests.journeys.test_operation import part
+from laptop.tests.journeys.laptop_of_journeys import ordinary_laptop_only, part, run_demo
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT
 
@@ -30,18 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shown(project: Path) -> str:
     """Output of the demo."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GH_", "KUBE", "MLOPS_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "demo", "--data"],
-        cwd=project,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+    return run_demo(project, "--data")
 
 
 def test_a_wider_contract_is_refused_without_a_new_version_and_names_the_release_that_it_breaks(shown: str) -> None:

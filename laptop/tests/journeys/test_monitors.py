@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from laptop import stack_operations
-from laptop.demo.material import DATASET, batches
+from laptop.demo.material import DATASET, batches, write_heavier
 from laptop.github.hosting import REPOSITORY
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
@@ -57,19 +56,6 @@ def deliver(file: Path) -> None:
     run("ingest", DATASET)
 
 
-def heavier(source: Path, path: Path) -> Path:
-    """Write the patients of a file again with other numbers and a greater body mass index."""
-    with source.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["bmi"] != "n/a"]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            changed = {"patient_id": str(int(row["patient_id"]) + 10_000), "bmi": f"{float(row['bmi']) + 6:.1f}"}
-            writer.writerow({**row, **changed})
-    return path
-
-
 @pytest.fixture(scope="module")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDataset]:
     folder = tmp_path_factory.mktemp("monitors")
@@ -86,7 +72,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDat
         here.apply("up", "dev")
         first = batches(project, folder / "batches")["first"]
         outputs = [run("monitor", "run", DATASET).output]
-        for file in (first, heavier(first, folder / "heavier.csv")):
+        for file in (first, write_heavier(first, folder / "heavier.csv")):
             deliver(file)
             outputs.append(run("monitor", "run", DATASET).output)
         cared = run("data", "care", DATASET).output, run("data", "care", DATASET, "--apply").output

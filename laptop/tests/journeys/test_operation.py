@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from laptop.project_copy import copy_project
-from laptop.tests.journeys.laptop_of_journeys import ordinary_laptop_only
+from laptop.tests.journeys.laptop_of_journeys import ordinary_laptop_only, part, run_demo
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT
 
@@ -24,25 +20,7 @@ pytestmark = [
 def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Output of the demo."""
     copy = copy_project(Project(ROOT), tmp_path_factory.mktemp("operation") / "project")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GH_", "KUBE", "MLOPS_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "demo", "--operate"],
-        cwd=copy.root,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
-
-
-def part(shown: str, title: str) -> str:
-    """Return what was printed from a step's title to the next step."""
-    _, _, rest = shown.partition(title)
-    assert rest, f"no step {title!r}"
-    return rest.partition("\n\n")[0]
+    return run_demo(copy.root, "--operate")
 
 
 def test_labels_that_arrive_late_restate_the_accuracy(shown: str) -> None:

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from laptop import stack_operations
-from laptop.demo.material import DATASET, MODEL, batches
+from laptop.demo.material import DATASET, MODEL, batches, write_heavier
 from laptop.github.hosting import REPOSITORY
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
 from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
 from laptop.tests.journeys.test_journeys import git, one_environment
-from laptop.tests.journeys.test_monitors import deliver, heavier, run
+from laptop.tests.journeys.test_monitors import deliver, run
 from pipelines.data.catalog import read_version
 from pipelines.declarations.contract import ENGINE
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -51,7 +51,7 @@ def test_jobs_on_spark_report_and_train_what_one_process_does(workers: int, tmp_
         publish_locally(here)
         here.apply("up", "dev")
         first = batches(project, tmp_path / "batches")["first"]
-        for file in (first, heavier(first, tmp_path / "heavier.csv")):
+        for file in (first, write_heavier(first, tmp_path / "heavier.csv")):
             deliver(file)
         assert "bmi" in run("monitor", "run", DATASET).output
         descriptor: EnvironmentDescriptor = here.descriptor("dev")

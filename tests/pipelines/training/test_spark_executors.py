@@ -12,23 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipelines.data.row_digest import digest_of_ordered, in_key_order
-from pipelines.data.spark_rows import FileRows, group_files, read_whole_table
-from pipelines.data.spark_session import open_spark, send_by_value
-from pipelines.data.spark_version import sort_into_file
-from pipelines.training.spark_training_set import hashes_on_workers
-from pipelines.training.training_set import TrainingSet, in_memory
-from tests.pipelines.training.project import DATASET, MODEL, make_project, make_rows
+from tests.pipelines.training.held_work import HeldWork
 
 SPARK = os.environ.get("SPARK_HOME", "")
 
@@ -39,9 +30,6 @@ pytestmark = [
 ]
 
 EXECUTOR = "CoarseGrainedExecutorBackend"
-TYPES = {"loan_id": "bigint", "income": "double", "age": "bigint", "member": "boolean"} | dict.fromkeys(
-    ("region", "defaulted"), "string"
-)
 LONGEST = 300.0  # seconds
 
 
@@ -111,64 +99,25 @@ def executors(server: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def waiting(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return a function that workers run: it leaves a file that names its parent, and waits for the file `go`."""
-
-    def wait(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import os
-        import time
-        from pathlib import Path
-
-        place = Path(folder)
-        (place / f"working-{os.getpid()}").touch()
-        while not (place / "go").exists():
-            time.sleep(0.05)
-        yield from batches
-
-    return wait
-
-
 @pytest.mark.parametrize("kill", [False, True], ids=["as-they-are", "one-is-killed"])
 def test_the_training_set_is_that_of_one_process(server: psutil.Process, kill: bool, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
-    model, contract = project.model(MODEL), project.contract(DATASET)
-    rows = make_rows(900)
-    income = rows.column("income").to_numpy().copy()
-    income[:6] = [0.0, -0.0, np.nan, -np.inf, 1e-40, 1e30]
-    rows = rows.set_column(1, "income", pa.array(income))
-    order = np.random.default_rng(2).permutation(rows.num_rows)
-    paths = []
-    for number, part in enumerate(np.array_split(order, 6)):
-        paths.append(str(tmp_path / f"{number}.parquet"))
-        pq.write_table(rows.take(pa.array(part)), paths[-1])
-    files = FileRows(group_files(paths, pq.read_schema, TYPES), TYPES, lambda: iter(()))
-    added = hashes_on_workers(model, contract)
-    send_by_value(__name__)
-    signals = tmp_path / "signals"
-    signals.mkdir()
+    held = HeldWork(tmp_path)
     wait_for(lambda: len(executors(server)) == 2, "two executors")
 
     def work() -> None:
-        wait_for(lambda: len(list(signals.iterdir())) >= 2 or ended.is_set(), "work on both executors")
+        wait_for(lambda: len(list(held.signals.iterdir())) >= 2 or ended.is_set(), "work on both executors")
         if kill and not ended.is_set():
             os.kill(executors(server)[0].pid, signal.SIGKILL)
-        (signals / "go").touch()
+        (held.signals / "go").touch()
 
     ended = threading.Event()
     before = {each.pid for each in executors(server)}
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        with open_spark() as spark:
-            frame = read_whole_table(spark, files, DATASET, "")
-            schema = ", ".join(f"`{name}` {kind}" for name, kind in frame.dtypes)
-            held = frame.repartition(6).mapInArrow(waiting(str(signals)), schema)
-            key = contract.primary_key
-            there = sort_into_file(added.add(held), DATASET, rows.schema, key, added.types, tmp_path / "rows.parquet")
+        there = held.sort(6)
     finally:
         ended.set()
         worker.join()
     assert (before == {each.pid for each in executors(server)}) is not kill
-    here = in_memory(in_key_order(rows, contract.primary_key), model, contract)
-    assert digest_of_ordered(there) == digest_of_ordered(here)
-    assert TrainingSet(model, contract, there).holdout == TrainingSet(model, contract, here).holdout
+    held.check(there)
