@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from pipelines.declarations.bundle import GoldenPredictions, Tensor
 from pipelines.declarations.canary_settings import CanaryBounds, CanarySettings
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving import check
-from pipelines.serving.canary_analysis import CanaryVerdict
+from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals
 from pipelines.serving.check import FAILED, INCONCLUSIVE, SINGLE_ROW_REQUESTS, Clock, service_urls
 from pipelines.serving.golden import CHECK_REQUEST, single_rows
 from pipelines.serving.pod_counters import ServiceCounters
 from pipelines.serving.probe import UnavailableError
 from pipelines.serving.request_metrics import RequestMetrics
+from pipelines.serving.sequential_tests import Moments
 from tests.aws import emulated_account, make_environment
 from tests.pipelines.serving.bundles import DIGEST, NAME, ROW, linear_bundle
 
@@ -320,6 +322,25 @@ def test_the_golden_predictions_of_the_live_bundle_say_how_much_predictions_vary
     assert check.live_deviation(trial, said.append) == pytest.approx(45.55 / 2**0.5) and said == []
     assert check.live_deviation(replace(trial, live="http://127.0.0.1:1"), said.append) == 0.0
     assert said[0].startswith("golden predictions of the live bundle: ")
+
+
+def test_callers_that_repeat_one_request_do_not_stop_a_good_canary(
+    url: str, now: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions = (
+        Moments(500, 500 * 91.3, 500 * 91.3**2 + 20),
+        Moments(5_000, 5_000 * 91.1, 5_000 * 91.1**2),
+    )
+    seen = [
+        SimpleNamespace(totals=RequestTotals(requests=int(each.count), predictions=each), problem="", look=lambda: None)
+        for each in predictions
+    ]
+    monkeypatch.setattr(check, "read_golden", lambda *_: GOLDEN)
+    monkeypatch.setattr(check, "open_counters", lambda _: seen)
+    settings = CanarySettings(fail_if="failed", bounds=BOUNDS)
+    trial = check.CanaryTrial(model=NAME, bundle=DIGEST, canary=url, live=url, settings=settings)
+    result = check.examine(trial, now.clock, lambda line: None)
+    assert result.outcome == "passed", result
 
 
 def test_an_unexpected_error_of_the_check_is_not_the_fault_of_the_canary(
