@@ -74,37 +74,14 @@ class ServiceAccountTokens:
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
         """Write a pod's token into its folder, and return the variables that point clients to the API.
 
-        A pod with `automountServiceAccountToken: false`, on itself or on its service account, gets none. KUBECONFIG is
-        the one difference from a real cluster: a process on this machine cannot have its own `/var/run/secrets`.
+        A pod with `automountServiceAccountToken: false`, on itself or on its service account, gets none.
         """
         account = PodAccount(namespace_of(pod), pod["spec"].get("serviceAccountName") or "default")
         if not self._mounts_token(pod, account):
             return {}
         token = secrets.token_urlsafe(32)
         self._accounts[token] = (uid_of(pod), account)
-        mount = folder / "serviceaccount"
-        mount.mkdir(mode=0o700, exist_ok=True)
-        server = self._server()
-        files = {"token": token, "namespace": account.namespace, "ca.crt": self._authority.decode()}
-        for name, text in files.items():
-            _write_private(mount / name, text)
-        user, cluster = {"tokenFile": str(mount / "token")}, {"server": server}
-        context = {"cluster": "laptop", "user": "pod", "namespace": account.namespace}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "laptop", "cluster": {**cluster, "certificate-authority": str(mount / "ca.crt")}}],
-            "users": [{"name": "pod", "user": {**user, "token": token}}],
-            "contexts": [{"name": "pod", "context": context}],
-            "current-context": "pod",
-        }
-        _write_private(folder / "kubeconfig", yaml.safe_dump(config))
-        host, _, port = server.removeprefix("https://").rpartition(":")
-        return {
-            "KUBERNETES_SERVICE_HOST": host,
-            "KUBERNETES_SERVICE_PORT": port,
-            "KUBECONFIG": str(folder / "kubeconfig"),
-        }
+        return write_access(folder, account.namespace, token, self._server(), self._authority)
 
     def dismiss(self, pod: Object) -> None:
         """Revoke the token of a deleted pod."""
@@ -150,6 +127,43 @@ class ServiceAccountTokens:
             found = self._store.find(SERVICE_ACCOUNT, account.namespace, account.name) or {}
             wanted = found.get("automountServiceAccountToken")
         return wanted is not False
+
+
+def write_access(folder: Path, namespace: str, token: str, server: str, authority: bytes) -> dict[str, str]:
+    """Write what a pod needs to ask the API into its folder, and return the variables that point clients to it.
+
+    KUBECONFIG is the one difference from a real cluster: a process on this machine cannot have its own
+    `/var/run/secrets`.
+
+    Args:
+        folder: the pod's folder.
+        namespace: the pod's namespace.
+        token: bearer token of its service account.
+        server: base URL of the API.
+        authority: certificate of the API's authority, PEM.
+    """
+    mount = folder / "serviceaccount"
+    mount.mkdir(mode=0o700, exist_ok=True)
+    files = {"token": token, "namespace": namespace, "ca.crt": authority.decode()}
+    for name, text in files.items():
+        _write_private(mount / name, text)
+    user, cluster = {"tokenFile": str(mount / "token")}, {"server": server}
+    context = {"cluster": "laptop", "user": "pod", "namespace": namespace}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "laptop", "cluster": {**cluster, "certificate-authority": str(mount / "ca.crt")}}],
+        "users": [{"name": "pod", "user": {**user, "token": token}}],
+        "contexts": [{"name": "pod", "context": context}],
+        "current-context": "pod",
+    }
+    _write_private(folder / "kubeconfig", yaml.safe_dump(config))
+    host, _, port = server.removeprefix("https://").rpartition(":")
+    return {
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+        "KUBECONFIG": str(folder / "kubeconfig"),
+    }
 
 
 def _is_subject(subject: dict[str, Any], account: PodAccount, binding: Object) -> bool:

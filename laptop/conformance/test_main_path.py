@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -20,12 +21,15 @@ from laptop.conformance.engines import link_binaries
 from laptop.conformance.run_record import ROOT
 from laptop.conformance.worker_node import running_node
 from laptop.demo.material import DATASET, MODEL, batches
-from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
+from pipelines.declarations.contract import ENGINE
+from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, table_name
+from pipelines.declarations.spark_jobs import START_WORKERS
 from pipelines.targets.cluster_roles import (
     NAMESPACE_DEPLOY,
     NAMESPACE_PREVIEW,
     NAMESPACES_DEPLOY,
     RIGHTS,
+    SPARK_RIGHTS,
     Right,
     deploy_group,
     preview_group,
@@ -54,6 +58,11 @@ with connect("models-dev") as client:
 
 POD_LABELS = "rollouts-pod-template-hash"
 
+DEPLOY, PREVIEW = deploy_group("mlops", "dev"), preview_group("mlops")
+
+LARGE, SPARK = "diabetes-large", "models-dev-spark"
+"""Dataset that a Spark server reads, and the namespace of that server."""
+
 LOGGED_WITHIN = 120.0  # seconds from a request to its record in the bucket
 
 
@@ -67,6 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
         aws_site(folder, ROOT, plane) as site,
         running_node(plane, site.home, EcrImageSource(NodeAccount(site.home), site.home / "aws"), time_scale=0.1),
     ):
+        add_large_dataset(site)
         site.bootstrap()
         site.publish_images()
         site.commit("template: pin the images")
@@ -74,6 +84,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
         site.use("dev", "preview")
         site.use("staging", "staging")
         yield site
+
+
+def add_large_dataset(site: AwsSite) -> None:
+    """Add a dataset that a Spark server with one worker reads in dev: a copy of the sample under another name."""
+    declared = site.project.contract_file(DATASET).read_text()
+    copied = declared.replace(DATASET, LARGE).replace(table_name(DATASET), table_name(LARGE))
+    file = site.project.contract_file(LARGE)
+    file.write_text(copied)
+    edit(file, "customProperties", value=[{"property": ENGINE, "value": "spark"}])
+    spark = {"workers": 1, "cpu": "1", "memory": "2Gi"}
+    edit(site.root / "Pulumi.dev.yaml", "config", "mlops:environment", "spark", value=spark)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +159,62 @@ def second(site: AwsSite, first: str, files: dict[str, Path]) -> str:
     assert bundle != first
     assert f"serves {bundle}" in released(site, "dev", bundle)
     return bundle
+
+
+def test_a_large_dataset_is_read_by_a_worker_that_the_server_starts(
+    site: AwsSite, first: str, files: dict[str, Path]
+) -> None:
+    file = shutil.copy(files["first"], files["first"].with_name("large.csv"))
+    site.mlops("land", LARGE, str(file), "--env", "dev")
+    site.mlops("ingest", LARGE, "--env", "dev", who="dev")
+    assert "bmi" in site.mlops("monitor", "run", LARGE, "--env", "dev", who="dev")
+    with site.plane.client() as api:
+        query = {"labelSelector": "app.kubernetes.io/component=worker"}
+        (worker,) = api.get(f"/api/v1/namespaces/{SPARK}/pods", params=query).json()["items"]
+    assert worker["spec"]["serviceAccountName"] == "spark-worker"
+    assert worker["metadata"]["ownerReferences"][0]["kind"] == "Pod"
+    assert "worker" in site.mlops("logs", "spark", "--env", "dev", who="dev")
+
+
+MORE_THAN_IT_HAS = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+]
+FORBIDDEN_TO_SPARK = [
+    ("GET", "/api/v1/namespaces/{}/secrets"),
+    ("POST", "/api/v1/namespaces/{}/pods/one/exec"),
+    ("DELETE", "/api/v1/namespaces/{}/pods/one"),
+    ("POST", "/api/v1/namespaces/{}/serviceaccounts/spark/token"),
+    ("POST", "/apis/batch/v1/namespaces/{}/jobs"),
+]
+
+
+def member_of(group: str) -> dict[str, str]:
+    """Return headers with which the administrator asks as a member of a group; `read_role_requests` leaves them out."""
+    return {"Impersonate-User": group, "Impersonate-Group": group}
+
+
+def refused_requests(site: AwsSite, group: str, namespace: str, requests: list[tuple[str, str]]) -> None:
+    """Assert that a group may do none of some requests in a namespace."""
+    with site.plane.client() as api:
+        for method, path in requests:
+            kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            headers = {"Content-Type": kind, **member_of(group)}
+            answer = api.request(method, path.format(namespace), content=b"{}", headers=headers)
+            assert answer.status_code == httpx.codes.FORBIDDEN, f"{method} {path}: {answer.text}"
+
+
+@pytest.mark.usefixtures("first")
+def test_the_deploy_role_gives_the_server_no_right_that_it_does_not_have(site: AwsSite) -> None:
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SPARK}/roles"
+    with site.plane.client() as api:
+        for rule in MORE_THAN_IT_HAS:
+            role = {"metadata": {"name": "more"}, "rules": [rule]}
+            answer = api.post(path, json=role, headers=member_of(DEPLOY))
+            assert answer.status_code == httpx.codes.FORBIDDEN, answer.text
+            assert "not currently held" in answer.text
+    refused_requests(site, DEPLOY, SPARK, FORBIDDEN_TO_SPARK)
 
 
 def test_a_new_bundle_takes_traffic_in_steps_that_a_canary_check_judges(site: AwsSite, second: str) -> None:
@@ -251,7 +328,6 @@ def test_dev_is_destroyed_by_its_role(site: AwsSite) -> None:
         assert api.get("/api/v1/namespaces/models-dev").status_code == httpx.codes.NOT_FOUND
 
 
-DEPLOY, PREVIEW = deploy_group("mlops", "dev"), preview_group("mlops")
 ROLE_RIGHTS = (
     *RIGHTS,
     Right("", "namespaces", (*NAMESPACE_DEPLOY, *NAMESPACES_DEPLOY), NAMESPACE_PREVIEW, "the namespace"),
@@ -264,6 +340,10 @@ DONE_WITHOUT = {
 
 FROM_1_35 = "create pods/portforward"
 """Right that Kubernetes asks for from 1.35 on."""
+
+
+GIVEN = {f"{verb} pods" for verb in START_WORKERS}
+"""Rights that the deploy role has only because it gives them to the server of Spark."""
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +364,12 @@ def test_the_roles_are_necessary(requests: RoleRequests, group: str) -> None:
     """A right is used by a test above, so this holds only after all of them."""
     found = unused_rights(requests.allowed, group, ("models-dev", ""), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
     assert found == ([FROM_1_35] if group == DEPLOY else [])
+
+
+@pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
+def test_the_roles_in_the_namespace_of_spark_are_necessary(requests: RoleRequests, group: str) -> None:
+    found = unused_rights(requests.allowed, group, (SPARK,), deploy=group == DEPLOY, rights=SPARK_RIGHTS)
+    assert set(found) <= GIVEN if group == DEPLOY else found == []
 
 
 APPS, BATCH = "/apis/apps/v1/namespaces/{}", "/apis/batch/v1/namespaces/{}"
@@ -336,8 +422,4 @@ IN_OTHER_NAMESPACES = [
 def test_what_a_role_may_not_do_is_denied(
     site: AwsSite, group: str, namespace: str, forbidden: list[tuple[str, str]]
 ) -> None:
-    with site.plane.client(group) as api:
-        for method, path in forbidden:
-            kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-            answer = api.request(method, path.format(namespace), content=b"{}", headers={"Content-Type": kind})
-            assert answer.status_code == httpx.codes.FORBIDDEN, f"{method} {path}: {answer.text}"
+    refused_requests(site, group, namespace, forbidden)

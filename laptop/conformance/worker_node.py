@@ -34,6 +34,7 @@ from laptop.cluster.objects import Object, uid_of
 from laptop.cluster.router import Router
 from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.mirrored_objects import MirroredObjects
+from laptop.conformance.pod_tokens import PodTokens
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class WorkerNode:
                 folder=pods,
                 time_scale=self._time_scale,
                 images=self._images,
-                identities=(self._agent,),
+                identities=(self._agent, PodTokens(plane)),
                 starter=ProcessStarter(fork_server=False),
                 drained=self._router.drained,
                 proxy=self._router.proxy_of,
