@@ -88,8 +88,7 @@ def provision() -> None:
         TableCare(name, cared, on_cluster)
         jobs += [f"ingest-{name}", care_name(name)]
     if environment.config.trains:
-        monitored = [name for name, each in contracts.items() if each.is_monitored]
-        monitored = monitored if environment.config.monitoring.datasets else []
+        monitored = [name for name, each in contracts.items() if environment.config.monitors(each)]
         on_spark = spark_jobs(environment.config, contracts, models)
         spark = None
         if on_spark.names:

@@ -6,7 +6,7 @@ import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -17,6 +17,9 @@ from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.names import Name, TagValue
 from pipelines.declarations.timestamps import Timestamp
 from pipelines.declarations.token_subject import Repository
+
+if TYPE_CHECKING:
+    from pipelines.declarations.contract import Contract
 
 VARIABLE = "MLOPS_ENVIRONMENT"
 """Environment variable that holds the descriptor of a job."""
@@ -382,6 +385,10 @@ class EnvironmentConfig(Declaration):
     def spark_namespace(self) -> str:
         """Kubernetes namespace of the Spark server. The server may create pods there, so nothing else runs in it."""
         return f"{self.namespace}-spark"
+
+    def monitors(self, contract: Contract) -> bool:
+        """Return whether a dataset has a monitor here."""
+        return self.trains and self.monitoring.datasets and contract.is_monitored
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

@@ -52,7 +52,7 @@ def spark_jobs(config: EnvironmentConfig, contracts: Mapping[str, Contract], mod
     if not config.trains:
         return SparkJobs()
     large = [name for name, contract in contracts.items() if contract.engine == "spark"]
-    monitored = tuple(name for name in large if config.monitoring.datasets and contracts[name].is_monitored)
+    monitored = tuple(name for name in large if config.monitors(contracts[name]))
     trained = tuple(name for name, model in models.items() if model.contract in large)
     return SparkJobs(tuple(sorted({*monitored, *(models[name].contract for name in trained)})), monitored, trained)
 

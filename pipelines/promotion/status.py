@@ -139,8 +139,8 @@ def _read_parts(target: Target, descriptor: EnvironmentDescriptor, no_cluster: s
         no_cluster: why its cluster cannot be reached; "" if it can.
     """
     now, project, environment = datetime.now(UTC), target.project, descriptor.name
-    trains = project.stack(environment).config.environment.trains
-    datasets = [name for name in project.dataset_names if trains and project.contract(name).is_monitored]
+    config = project.stack(environment).config.environment
+    datasets = [name for name in project.dataset_names if config.monitors(project.contract(name))]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         models = pool.map(
             lambda name: read_model(descriptor, name, project.release(name, environment).bundle, no_cluster, now),

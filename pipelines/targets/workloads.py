@@ -68,7 +68,7 @@ def run_monitor(target: Target, environment: str, dataset: str, log: Callable[[s
     """
     contract = target.project.contract(dataset)
     target.project.check_trains(environment)
-    if not contract.is_monitored or not target.project.stack(environment).config.environment.monitoring.datasets:
+    if not target.project.stack(environment).config.environment.monitors(contract):
         raise MlopsError(
             f"{dataset} is not monitored in {environment}",
             fix=f"check `monitoring` in {target.project.contract_file(dataset).name}, the contract's status, and "

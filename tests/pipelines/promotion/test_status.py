@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,9 +20,17 @@ from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.response_policy import decide
 from pipelines.monitoring.response_records import write_decision
 from pipelines.promotion import status as module
-from pipelines.promotion.status import EnvironmentStatus, ModelStatus, MonitorRun, read_model, read_status
+from pipelines.promotion.status import (
+    DatasetStatus,
+    EnvironmentStatus,
+    ModelStatus,
+    MonitorRun,
+    read_model,
+    read_status,
+)
 from pipelines.promotion.status_lines import status_json, status_lines
 from pipelines.registry.response_outcomes import write_outcome
+from tests.infra.recording import edit
 from tests.pipelines.monitoring.test_response_policy import AT_ONCE, report
 from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
 from tests.pipelines.promotion.test_respond import outcome
@@ -151,6 +160,20 @@ def test_a_target_that_cannot_be_reached_is_not_visible(world: World) -> None:
     assert (found.is_up, found.unseen) == (False, {"environment": "no AWS credentials"})
     with pytest.raises(MlopsError, match="stagging"):
         read_status(target, "stagging")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_dataset_is_shown_where_it_has_a_monitor(given: bool, tmp_path: Path) -> None:
+    root = copy_as_forked(tmp_path / "project")
+    edit(root / "Pulumi.dev.yaml", "config", "mlops:environment", "monitoring", value={"datasets": given})
+    target = mock.MagicMock(project=Project(root))
+    with (
+        mock.patch.object(module, "_descriptor", side_effect=lambda _, name: SimpleNamespace(name=name)),
+        mock.patch.object(module, "read_model", return_value=model()),
+        mock.patch.object(module, "read_dataset", side_effect=lambda _, name: DatasetStatus(name)),
+    ):
+        shown = [[each.dataset for each in read_status(target, one).datasets] for one in ("dev", "staging")]
+    assert shown == [list(Project(root).dataset_names) if given else [], []]
 
 
 @pytest.mark.parametrize(
