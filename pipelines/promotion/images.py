@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.declarations.atomic_files import write_atomically
-from pipelines.declarations.documents import parse
-from pipelines.declarations.environment import Images, StackFile
+from pipelines.declarations.document_edits import with_value
+from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import repository_name
 from pipelines.declarations.project import Project
@@ -176,18 +176,13 @@ def pin_images(project: Project, environment: str, images: Images) -> bool:
 
     Returns:
         True if the file changed.
-
-    Raises:
-        MlopsError: the file has no line `images: {training: …, serving: …}` to change.
     """
     pinned = project.stack(environment).config.environment.images
     wanted = Images(training=images.training or pinned.training, serving=images.serving or pinned.serving)
     if wanted == pinned:
         return False
     path = project.stack_file(environment)
-    line = f"images: {{training: {wanted.training or 'null'}, serving: {wanted.serving or 'null'}}}"
-    text, found = re.subn(r"^(\s+)images:.*$", rf"\g<1>{line}", path.read_text(), count=1, flags=re.MULTILINE)
-    if not found or parse(text, StackFile, path).config.environment.images != wanted:
-        raise MlopsError(f"{path.name} has no line `images: {{training: …, serving: …}}` under mlops:environment")
+    value = f"{{training: {wanted.training or 'null'}, serving: {wanted.serving or 'null'}}}"
+    text = with_value(path.read_text(), ("config", "mlops:environment", "images"), value)
     write_atomically(path, text)
     return True
