@@ -17,7 +17,7 @@ def with_value(text: str, keys: tuple[str, ...], value: str) -> str:
         KeyError: a key but the last does not exist, or is not that of a mapping.
     """
     *outer, last = keys
-    mapping = yaml.compose(text, Loader=yaml.CSafeLoader)
+    mapping: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
     for key in outer:
         _, mapping = _entry(mapping, key)
     try:
@@ -28,7 +28,7 @@ def with_value(text: str, keys: tuple[str, ...], value: str) -> str:
     return f"{text[:after_colon]} {value}{text[_end(node) :]}"
 
 
-def _entry(mapping: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node]:
+def _entry(mapping: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node]:
     entries = mapping.value if isinstance(mapping, yaml.MappingNode) else ()
     for name, node in entries:
         if name.value == key:
@@ -36,7 +36,7 @@ def _entry(mapping: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node]:
     raise KeyError(key)
 
 
-def _added(text: str, mapping: yaml.Node, key: str, value: str) -> str:
+def _added(text: str, mapping: yaml.Node | None, key: str, value: str) -> str:
     """Return the text with a new first entry of a mapping."""
     if not isinstance(mapping, yaml.MappingNode) or not mapping.value:
         raise KeyError(key)

@@ -80,7 +80,9 @@ VALUES = st.recursive(
 def test_nothing_else_changes(
     before: dict[str, Any], after: dict[str, Any], value: Any, style: bool | None, width: int
 ) -> None:
-    document = {"config": {"env": {**before, "images": value, **after}, "other": [1, {"a": copy.deepcopy(value)}]}}
+    document: dict[str, Any] = {
+        "config": {"env": {**before, "images": value, **after}, "other": [1, {"a": copy.deepcopy(value)}]}
+    }
     text = yaml.safe_dump(document, default_flow_style=style, width=width, allow_unicode=True, sort_keys=False)
     expected = copy.deepcopy(document)
     expected["config"]["env"]["images"] = {"a": 1}
