@@ -84,7 +84,7 @@ def test_nothing_else_changes(
         "config": {"env": {**before, "images": value, **after}, "other": [1, {"a": copy.deepcopy(value)}]}
     }
     text = yaml.safe_dump(document, default_flow_style=style, width=width, allow_unicode=True, sort_keys=False)
-    expected = copy.deepcopy(document)
+    expected = yaml.safe_load(text)
     expected["config"]["env"]["images"] = {"a": 1}
     assert yaml.safe_load(with_value(text, KEYS, NEW)) == expected
 
