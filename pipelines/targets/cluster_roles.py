@@ -65,7 +65,8 @@ SPARK_RIGHTS = (
     Right("", "resourcequotas", MANAGE, LOOK, "what all workers may use together"),
     Right("networking.k8s.io", "networkpolicies", MANAGE, LOOK, "who reaches the server and its workers"),
     Right("apps", "deployments", MANAGE, LOOK, "the server"),
-    Right("rbac.authorization.k8s.io", "roles", MANAGE, LOOK, "the server's right to start workers"),
+    # `bind`: a preview binds a Role that does not exist yet, and the API server asks for the Role without it.
+    Right("rbac.authorization.k8s.io", "roles", (*MANAGE, "bind"), LOOK, "the server's right to start workers"),
     Right("rbac.authorization.k8s.io", "rolebindings", MANAGE, LOOK, "the server's right to start workers"),
     # Kubernetes lets nobody give a right that they do not have.
     Right("", "pods", (*START_WORKERS, "list"), (), "the right that the server gets; the log of the server"),
