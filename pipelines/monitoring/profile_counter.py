@@ -29,11 +29,17 @@ MOST_COUNTED_LEVELS = 1_000
 
 OTHER_LEVELS = "(others)"
 
-_SUMMED_AT_ONCE = 8_192
-"""Values whose sums are computed at once: the intermediate results stay in the processor's cache."""
+_PIECE_BITS = 20
+"""Digits of a piece of a number: its products have 40, so that the sum of 2^13 of them has at most 53."""
 
-_SUMMED_ONE_BY_ONE = 64
-"""Values up to which Python's exact sum is faster than numpy's calls."""
+_PRODUCTS = 2**13
+"""Products of pieces that are summed at once."""
+
+_MOST_SQUARED = 2.0**500
+"""Difference above which the sum of squares may be greater than the largest number."""
+
+Sum = tuple[float, float]
+"""The unevaluated sum of two numbers: twice the precision of one."""
 
 Edges = NDArray[np.float64]
 
@@ -157,11 +163,9 @@ class ProfileCounter:
         ascending = ascending[: len(ascending) - nulls]
         below = np.searchsorted(ascending, self._plan.edges, side="left")
         self._bins += np.diff(below, prepend=0, append=len(ascending))
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite values have no moments; see `profile`
-            for start in range(0, len(ascending), _SUMMED_AT_ONCE):
-                differences = ascending[start : start + _SUMMED_AT_ONCE] - self._pivot
-                self._sum = add_exactly(self._sum, sum_exactly(differences))
-                self._squares = add_exactly(self._squares, _sum_squares(differences))
+        total, squares = sum_differences(ascending, self._pivot)
+        self._sum = add_exactly(self._sum, total)
+        self._squares = add_exactly(self._squares, squares)
 
     def profile(self) -> ColumnProfile:
         """Return the distribution of the rows so far."""
@@ -179,35 +183,54 @@ class ProfileCounter:
         )
 
 
-def sum_exactly(values: Edges) -> tuple[float, float]:
-    """Return a sum of 64-bit floats as the unevaluated sum of two, with twice the precision of one.
+def sum_differences(ascending: Edges, pivot: float) -> tuple[Sum, Sum]:
+    """Sum the differences of numbers from a pivot, and the squares of the differences.
 
-    Pairs are added, and the rounding error of each addition is kept (Knuth 1969; Ogita, Rump and Oishi 2005).
+    Each difference is split into three pieces of few digits and a rest (Rump, Ogita and Oishi 2008). The pieces of all
+    differences have the same unit, so their sums and those of their products are exact, in whatever order they are
+    added. The rest is so small that its rounding errors do not count.
+
+    Args:
+        ascending: the numbers, sorted, without NaN.
+        pivot: a finite number near them.
+
+    Returns:
+        Both sums, with about twice the precision of a number; NaN if a number is infinite or its square would be.
     """
-    error = 0.0
-    while len(values) > _SUMMED_ONE_BY_ONE:
-        half = len(values) // 2
-        left, right = values[:half], values[half : 2 * half]
-        total = left + right
-        added = total - left
-        error += float(((left - (total - added)) + (right - added)).sum())
-        values = total if len(values) == 2 * half else np.append(total, values[-1])
-    rest = values.tolist()
-    try:
-        sum_of_rest = math.fsum(rest)
-        return sum_of_rest, error + math.fsum((*rest, -sum_of_rest))
-    except (OverflowError, ValueError):  # infinite values, or a sum beyond the largest number
-        return math.nan, math.nan
+    if not len(ascending):
+        return (0.0, 0.0), (0.0, 0.0)
+    most = max(abs(float(ascending[0]) - pivot), abs(float(ascending[-1]) - pivot))
+    if not most < _MOST_SQUARED:
+        return (math.nan, math.nan), (math.nan, math.nan)
+    width = min(len(ascending), _PRODUCTS)
+    rows = -(-len(ascending) // width)
+    table = np.empty((5, rows * width))
+    table[:, len(ascending) :] = 0.0
+    differences, *pieces, rest = table[:, : len(ascending)]
+    np.subtract(ascending, pivot, out=differences)
+    unit = math.frexp(most)[1]  # `most` is less than 2^unit
+    left = differences
+    for piece in pieces:
+        unit -= _PIECE_BITS
+        # So large that the unit of the sum's last digit is that of the piece: the sum is rounded to it.
+        shift = math.ldexp(1.5, unit + 52)
+        np.add(left, shift, out=piece)
+        piece -= shift
+        np.subtract(left, piece, out=rest)
+        left = rest
+        unit -= 1  # what is left is at most half a unit
+    whole, first, second, third, last = table.reshape(5, rows, width)
+    squares = [
+        *(np.vecdot(piece, piece) for piece in (first, second, third)),
+        *(2 * np.vecdot(*pair) for pair in ((first, second), (first, third), (second, third), (last, whole))),
+    ]
+    return _unevaluated(table[1:].sum(axis=1)), _unevaluated(np.concatenate(squares))
 
 
-def _sum_squares(values: Edges) -> tuple[float, float]:
-    """Return the sum of squares as `sum_exactly` does; the rounding error of each square is kept (Dekker 1971)."""
-    squares = values * values
-    high = values * 134_217_729.0  # 2^27 + 1 splits the 53 digits in two
-    high -= high - values
-    low = values - high
-    total, error = sum_exactly(squares)
-    return total, error + float((low * low - ((squares - high * high) - 2.0 * high * low)).sum())
+def _unevaluated(values: Edges) -> Sum:
+    numbers = values.tolist()
+    total = math.fsum(numbers)
+    return total, math.fsum((*numbers, -total))
 
 
 def add_exactly(left: tuple[float, float], right: tuple[float, float]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.monitoring.profile_counter import ColumnProfile, ProfileCounter, ProfilePlan, sum_exactly
+from pipelines.monitoring.profile_counter import ColumnProfile, ProfileCounter, ProfilePlan, sum_differences
 
 numbers = st.floats(-1e12, 1e12) | st.floats(-1e-12, 1e-12) | st.sampled_from([1e6, 1e6 + 1e-9, math.nan])
 
@@ -58,6 +59,26 @@ def test_values_whose_sums_are_not_finite_have_no_moments(values: list[float]) -
 
 
 def test_a_sum_keeps_what_one_number_cannot_hold() -> None:
-    values = np.array([1e16, 1.0, -1e16, 1e-8] * 1_000)
-    assert sum(sum_exactly(values)) == math.fsum(values.tolist())
+    values = np.sort(np.array([1e16, 1.0, -1e16, 1e-8] * 1_000))
+    total, _ = sum_differences(values, 0.0)
+    assert sum(total) == math.fsum(values.tolist())
     assert float(values.sum()) != math.fsum(values.tolist())
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.floats(-1e150, 1e150) | st.floats(-1e3, 1e3) | st.sampled_from([0.0, 5e-324, 1e-300]), min_size=1),
+    st.sampled_from([0.0, -1.5, 1e6 + 1e-9, 1e100]),
+    st.sampled_from([1, 7, 300, 8_192, 8_193]),
+)
+def test_sums_of_differences_are_those_of_fractions(values: list[float], pivot: float, rows: int) -> None:
+    ascending = np.sort(np.resize(values, rows))
+    differences = [Fraction(value - pivot) for value in ascending.tolist()]
+    for found, exact, size in zip(
+        sum_differences(ascending, pivot),
+        (sum(differences), sum(each * each for each in differences)),
+        (sum(map(abs, differences)), sum(each * each for each in differences)),
+        strict=True,
+    ):
+        # Numbers below the least have no digits: 1e-290 is far above their rounding errors.
+        assert abs(Fraction(found[0]) + Fraction(found[1]) - exact) <= size / 2**100 + Fraction(1e-290)
