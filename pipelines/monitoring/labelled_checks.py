@@ -328,13 +328,13 @@ def _judge_bins(bins: Sequence[CalibrationBin], reference: float, rows: int) -> 
 
 
 def _judge_bias(labelled: Labelled, truth: Numbers, predicted: Numbers) -> MonitorFinding:
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     errors, before = labelled.predicted - labelled.truth, predicted - truth
     spread = float(np.sqrt(np.mean(before**2))) if len(before) else 0.0
     bias, was = float(errors.mean()), float(before.mean()) if len(before) else 0.0
     noise = np.sqrt(errors.var() / len(errors) + (before.var() / len(before) if len(before) else 0.0))
-    p_value = float(2 * norm.sf(abs(bias - was) / noise)) if noise > 0 else float(bias == was)
+    p_value = float(2 * ndtr(-abs(bias - was) / noise)) if noise > 0 else float(bias == was)
     effect = abs(bias - was) / spread if spread > 0 else 0.0
     return MonitorFinding(
         check="calibration",
@@ -409,7 +409,7 @@ def judge_fairness(bound: Fairness, figures: Sequence[GroupFigure], why_not: str
 
 def _apart(one: GroupFigure, other: GroupFigure, ratio: bool, groups: int) -> tuple[float, float]:
     """Return the difference or ratio of two groups, and the near end of its interval over all pairs."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     values = []
     for each in (one, other):
@@ -418,7 +418,7 @@ def _apart(one: GroupFigure, other: GroupFigure, ratio: bool, groups: int) -> tu
         values.append((np.log(each.value), error / each.value) if ratio else (each.value, error))
     (a, error_a), (b, error_b) = values
     pairs = max(groups * (groups - 1) / 2, 1)
-    near = max(0.0, abs(a - b) - float(norm.isf(0.025 / pairs)) * float(np.hypot(error_a, error_b)))
+    near = max(0.0, abs(a - b) + float(ndtri(0.025 / pairs)) * float(np.hypot(error_a, error_b)))
     return (float(np.exp(abs(a - b))), float(np.exp(near))) if ratio else (float(abs(a - b)), near)
 
 
