@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from pipelines.data.parquet_stream import stream_parquet
 from pipelines.declarations.bundle import InputTensor
 from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.errors import MlopsError
@@ -21,9 +22,6 @@ ROWS_AT_ONCE = 4096
 
 LARGEST_ROWS = 256 << 20
 """Size limit of that many rows in memory, in bytes."""
-
-READ_BYTES = 1 << 20
-"""Bytes of each column that are read ahead."""
 
 
 class RefusedInputError(MlopsError):
@@ -128,9 +126,7 @@ def read_file(name: str, path: Path, columns: Iterable[str]) -> Iterator[pa.Reco
         RefusedInputError: a part of the file cannot be read.
     """
     try:
-        with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
-            # One thread: each further one would hold more pages in memory.
-            yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns), use_threads=False)
+        yield from stream_parquet(path, columns, ROWS_AT_ONCE)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(name, error) from None
 

@@ -12,9 +12,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipelines.declarations.errors import MlopsError
 from tools.bench.figures import Figure
@@ -24,6 +22,7 @@ from tools.bench.monitors import judge
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv" / "bench-drift" / "bin" / "python"
 ROWS, COLUMNS, ROUNDS = 1_000_000, 20, 2
+ROWS_AT_ONCE = 65_536
 MOVED = {"c3": 0.05, "c7": 0.2}
 """Columns whose mean moves, in standard deviations; enough for the test, the first too little for our alarm."""
 
@@ -45,20 +44,17 @@ def generate(path: Path, seed: int, moved: dict[str, float]) -> None:
 
 def write_report(reference: Path, current: Path, page: Path) -> list[str]:
     """Compare two files as a data monitor does, write the page, and return the columns that differ significantly."""
-    import pyarrow.parquet as pq
-
+    from pipelines.data.parquet_stream import stream_parquet
     from pipelines.declarations.contract import Column
     from pipelines.monitoring.column_drift import FALSE_DISCOVERY_RATE, compare_column
     from pipelines.monitoring.column_profiles import profile_streams
 
-    def batches(path: Path) -> Iterator[Any]:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=65_536, use_threads=False)
-
     columns = [
         Column.model_validate_json(f'{{"name": "c{number}", "logicalType": "number"}}') for number in range(COLUMNS)
     ]
-    old, new = profile_streams(columns, batches(reference), batches(current))
+    names = [column.name for column in columns]
+    streams = (stream_parquet(path, names, ROWS_AT_ONCE) for path in (reference, current))
+    old, new = profile_streams(columns, *streams)
     findings, content = judge([compare_column(each.name, old[each.name], new[each.name]) for each in columns])
     page.write_bytes(content)
     alarms = [each.subject for each in findings if each.verdict == "alarm"]
