@@ -20,8 +20,8 @@ from pipelines.declarations.release import Release
 
 if TYPE_CHECKING:
     from laptop.github.runner.results import WorkflowRun
+    from pipelines.monitoring.data_report import DataMonitorReport
     from pipelines.monitoring.model_report import ModelMonitorReport
-    from pipelines.monitoring.monitor_reports import DataMonitorReport
 
 MODEL, DATASET, (LABELS,) = CENSUS.model, CENSUS.dataset, CENSUS.others
 

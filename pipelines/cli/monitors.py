@@ -14,8 +14,9 @@ from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
     from pipelines.declarations.environment import EnvironmentDescriptor
+    from pipelines.monitoring.data_report import DataMonitorReport
     from pipelines.monitoring.model_report import ModelMonitorReport
-    from pipelines.monitoring.monitor_reports import DataMonitorReport, ReportKind
+    from pipelines.monitoring.monitor_reports import ReportKind
 
 REPORTED_RUNS = 30
 

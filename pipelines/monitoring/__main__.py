@@ -16,8 +16,8 @@ from pipelines.declarations.project import Project
 from pipelines.startup import relax_gc
 
 if TYPE_CHECKING:
+    from pipelines.monitoring.data_report import DataMonitorReport
     from pipelines.monitoring.model_report import ModelMonitorReport
-    from pipelines.monitoring.monitor_reports import DataMonitorReport
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,9 +10,9 @@ from pipelines.declarations.data_monitoring import ALARMS_METRIC, DATASET_DIMENS
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_monitoring import MODEL_DIMENSION
+from pipelines.monitoring.data_report import DataMonitorReport
 from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.monitor_findings import MonitorFinding, count_verdict
-from pipelines.monitoring.monitor_reports import DataMonitorReport
 from pipelines.registry import clients
 
 

@@ -30,6 +30,7 @@ from pipelines.monitoring.column_drift import (
 )
 from pipelines.monitoring.column_profiles import not_profiled, profile_streams
 from pipelines.monitoring.data_checks import judge_freshness, judge_open_files, judge_quality, judge_schema
+from pipelines.monitoring.data_report import DataMonitorReport, ExaminedDelivery, VolumePoint
 from pipelines.monitoring.deliveries import (
     Delivery,
     daily_rows,
@@ -38,12 +39,7 @@ from pipelines.monitoring.deliveries import (
     quality_counts,
 )
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
-from pipelines.monitoring.monitor_reports import (
-    DataMonitorReport,
-    ExaminedDelivery,
-    VolumePoint,
-    write_report,
-)
+from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.profile_counter import ColumnProfile
 from pipelines.monitoring.report_page import render_page
 from pipelines.monitoring.spark_profiles import profile_on_spark

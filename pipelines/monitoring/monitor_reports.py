@@ -11,92 +11,24 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pipelines.data.glue_client import s3
-from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.timestamps import Timestamp
-from pipelines.monitoring.column_drift import ColumnComparison
+from pipelines.monitoring.data_report import DataMonitorReport
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
 from pipelines.registry import store
 
 LARGEST_REPORT = 8 << 20
 """Size limit of a report, in bytes."""
 
-Count = Annotated[int, Field(ge=0)]
-
 ReportKind = Literal["data", "models"]
 """What a report is about, and the folder that it is in."""
 
 _DIGITS = 12
-
-
-class VolumePoint(Declaration):
-    """Rows of one period.
-
-    Attributes:
-        label: the day, or the time of the delivery.
-        rows: number of rows; None for a day without a delivery.
-    """
-
-    label: str
-    rows: Count | None
-
-
-class ExaminedDelivery(Declaration):
-    """The delivery that a report is about.
-
-    Attributes:
-        committed: when its last batch was committed.
-        batches: number of landing files.
-        rows: rows that it added.
-        reference_deliveries, reference_rows: what it was compared with.
-    """
-
-    committed: Timestamp
-    batches: Count
-    rows: Count
-    reference_deliveries: Count
-    reference_rows: Count
-
-
-class DataMonitorReport(Declaration):
-    """Report of one run of a dataset's monitor.
-
-    Attributes:
-        environment, dataset: what was monitored.
-        contract: version of the contract.
-        created: when the run started.
-        snapshot: Iceberg snapshot that it read; None for a table without rows.
-        verdict: the worst verdict of the findings.
-        delivery: the newest delivery; None if there is none.
-        findings: result of each check.
-        columns: comparison of each column.
-        volumes: rows of the last periods, the oldest first.
-        expected_low, expected_high: rows between which the newest period is not an alarm; None if unknown.
-        skipped: column → why its distribution was not compared.
-    """
-
-    format: Literal["mlops/data-monitor/v1"] = "mlops/data-monitor/v1"
-    environment: str
-    dataset: str
-    contract: str
-    created: Timestamp
-    snapshot: str | None
-    verdict: MonitorVerdict
-    delivery: ExaminedDelivery | None = None
-    findings: tuple[MonitorFinding, ...]
-    columns: tuple[ColumnComparison, ...] = ()
-    volumes: tuple[VolumePoint, ...] = ()
-    expected_low: float | None = None
-    expected_high: float | None = None
-    skipped: dict[str, str] = Field(default_factory=dict)
-
 
 _Report = TypeVar("_Report", DataMonitorReport, ModelMonitorReport)
 

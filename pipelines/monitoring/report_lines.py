@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.declarations.plurals import counted
+from pipelines.monitoring.data_report import DataMonitorReport
 from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.monitor_findings import MonitorFinding, alike, in_order
-from pipelines.monitoring.monitor_reports import DataMonitorReport
 
 SHOWN_SUBJECTS = 4
 """Columns that one line names, if they have the same finding."""

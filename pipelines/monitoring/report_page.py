@@ -12,7 +12,7 @@ from pipelines.monitoring.svg_plots import share_plot, volume_plot
 
 if TYPE_CHECKING:
     from pipelines.monitoring.column_drift import ColumnComparison
-    from pipelines.monitoring.monitor_reports import DataMonitorReport
+    from pipelines.monitoring.data_report import DataMonitorReport
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--card:#f6f7f9;--text:#1b1f24;--soft:#57606a;--line:#d8dee4;--old:#8c959f;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.monitoring.column_drift import ShareBar
-    from pipelines.monitoring.monitor_reports import VolumePoint
+    from pipelines.monitoring.data_report import VolumePoint
 
 WIDTH, HEIGHT = 360, 150
 WIDE = 960

@@ -46,8 +46,8 @@ def judge(comparisons: Sequence[ColumnComparison]) -> tuple[tuple[MonitorFinding
     """Judge compared columns as a data monitor does; return the findings and the page of the report."""
     from pipelines.declarations.data_monitoring import DataMonitorSettings
     from pipelines.monitoring.column_drift import judge_drift
+    from pipelines.monitoring.data_report import DataMonitorReport
     from pipelines.monitoring.monitor_findings import overall_verdict
-    from pipelines.monitoring.monitor_reports import DataMonitorReport
     from pipelines.monitoring.report_page import render_page
 
     findings = tuple(judge_drift(tuple(comparisons), DataMonitorSettings()))

@@ -29,8 +29,9 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.monitoring.data_monitor import examine, run_data_monitor, volume_series
+from pipelines.monitoring.data_report import DataMonitorReport
 from pipelines.monitoring.deliveries import Delivery, deliveries
-from pipelines.monitoring.monitor_reports import DataMonitorReport, find_report, read_page, read_report, report_names
+from pipelines.monitoring.monitor_reports import find_report, read_page, read_report, report_names
 from pipelines.monitoring.report_page import render_page
 from pipelines.registry.store import AccessDeniedError
 from tests.aws import EmulatedAccount, make_environment

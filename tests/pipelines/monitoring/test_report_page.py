@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.monitoring import report_page
 from pipelines.monitoring.column_drift import ShareBar
-from pipelines.monitoring.monitor_reports import VolumePoint
+from pipelines.monitoring.data_report import VolumePoint
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
 
 READABLE = 4.5

@@ -20,10 +20,10 @@ from pipelines.monitoring.data_checks import (
     judge_quality,
     judge_schema,
 )
+from pipelines.monitoring.data_report import DataMonitorReport, ExaminedDelivery
 from pipelines.monitoring.deliveries import Delivery, daily_rows
 from pipelines.monitoring.model_checks import judge_served_bundle
 from pipelines.monitoring.monitor_findings import MonitorFinding, in_order, overall_verdict
-from pipelines.monitoring.monitor_reports import DataMonitorReport, ExaminedDelivery
 from pipelines.monitoring.report_lines import report_lines
 from pipelines.monitoring.volume import SEASON, forecast_volume, judge_volume
 
