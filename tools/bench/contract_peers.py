@@ -4,6 +4,12 @@ Run `python -m tools.bench.contract_peers`. All check the same Parquet file by t
 rows: every column is required and has its type, eleven have a least value, ten a greatest, one a list of values, one is
 unique. A row in a thousand breaks one of them. Whole processes are measured, from start to report, one after another.
 Our report also has keys of the rows that break a rule. CPU time is of all threads.
+
+The bounds hold for the largest file. A check that decodes every value cannot reach twenty times: decoding the columns
+alone takes more CPU time than that leaves, and a unique key is read again. Only the statistics in the file would save
+it, and these say what the writer of the file wants
+([decision 0052](decisions/0052-read-every-row-whatever-parquet-statistics-say.md)). In small files, the start of Python
+takes most of our time.
 """
 
 from __future__ import annotations
