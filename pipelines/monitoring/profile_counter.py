@@ -29,6 +29,9 @@ MOST_COUNTED_LEVELS = 1_000
 
 OTHER_LEVELS = "(others)"
 
+_SUMMED_AT_ONCE = 65_536
+"""Values whose sums are computed at once; bounds the memory, five times that of the values."""
+
 _PIECE_BITS = 20
 """Digits of a piece of a number: its products have 40, so that the sum of 2^13 of them has at most 53."""
 
@@ -163,9 +166,10 @@ class ProfileCounter:
         ascending = ascending[: len(ascending) - nulls]
         below = np.searchsorted(ascending, self._plan.edges, side="left")
         self._bins += np.diff(below, prepend=0, append=len(ascending))
-        total, squares = sum_differences(ascending, self._pivot)
-        self._sum = add_exactly(self._sum, total)
-        self._squares = add_exactly(self._squares, squares)
+        for start in range(0, len(ascending), _SUMMED_AT_ONCE):
+            total, squares = sum_differences(ascending[start : start + _SUMMED_AT_ONCE], self._pivot)
+            self._sum = add_exactly(self._sum, total)
+            self._squares = add_exactly(self._squares, squares)
 
     def profile(self) -> ColumnProfile:
         """Return the distribution of the rows so far."""
@@ -191,14 +195,12 @@ def sum_differences(ascending: Edges, pivot: float) -> tuple[Sum, Sum]:
     added. The rest is so small that its rounding errors do not count.
 
     Args:
-        ascending: the numbers, sorted, without NaN.
+        ascending: the numbers, sorted, without NaN; at least one.
         pivot: a finite number near them.
 
     Returns:
         Both sums, with about twice the precision of a number; NaN if a number is infinite or its square would be.
     """
-    if not len(ascending):
-        return (0.0, 0.0), (0.0, 0.0)
     most = max(abs(float(ascending[0]) - pivot), abs(float(ascending[-1]) - pivot))
     if not most < _MOST_SQUARED:
         return (math.nan, math.nan), (math.nan, math.nan)

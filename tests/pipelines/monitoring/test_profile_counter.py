@@ -44,6 +44,13 @@ def test_the_moments_do_not_depend_on_the_parts_or_on_their_order(values: list[f
     assert facts(counted(plan, parts)) == whole
 
 
+def test_a_long_part_has_the_moments_of_its_parts() -> None:
+    values = pa.array(np.random.default_rng(0).normal(1e6, 1e-3, size=140_000))
+    plan = ProfilePlan("numeric", np.array([1e6]))
+    parts = [values.slice(start, 9_000) for start in range(0, len(values), 9_000)]
+    assert facts(counted(plan, [values])) == facts(counted(plan, parts))
+
+
 def test_levels_and_nulls_add_up() -> None:
     parts = [pa.array(["a", None, "b"]), pa.array(["a", "c"]), pa.array([], pa.string())]
     found = counted(ProfilePlan("levels"), parts)
