@@ -335,12 +335,11 @@ class Demo:
         run_ingest(self.target, self.first, self.sample.dataset, lambda line: click.echo(f"   {line}"))
 
     def _provision(self, environment: str, title: str) -> None:
-        from laptop.engine.display import Display, Overview
+        from laptop.engine.display import Overview
         from laptop.stack_operations import deploy
 
         with self.journey.step(title):
-            display = Display() if environment == self.first else Overview()
-            deploy(self.project.root, self.home, environment, "up", display)
+            deploy(self.project.root, self.home, environment, "up", Overview())
 
     def _dispatch_training(self) -> Awaited:
         """Start the workflow `train` without waiting for it."""

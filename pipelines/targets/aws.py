@@ -52,7 +52,8 @@ class AwsTarget(Target):
         confirmed = [] if operation == "preview" else ["--yes"]
         # A rollback changes the cluster, and Pulumi compares the program with its state only.
         confirmed += ["--refresh"] if operation == "up" else []
-        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
+        shown = [] if self.brief else ["--diff"]
+        command = ["pulumi", operation, "--stack", environment, "--non-interactive", *shown, *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
             if foundation_only:
                 environ[FOUNDATION_ONLY] = "1"
