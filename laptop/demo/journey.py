@@ -510,14 +510,14 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 @click.command(cls=Command)
 @click.option("--keep", is_flag=True, help="Leave the laptop running at the end, to look around.")
 @click.option(
-    "--realistic", is_flag=True, help="As slow, late and strict as AWS and GitHub; time runs 20 times as fast."
+    "--realistic", is_flag=True, help="Be as late and strict as AWS and GitHub; time runs 20 times as fast."
 )
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
 @click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
-@click.option("--operate", is_flag=True, help="Show a model in operation instead; days pass in seconds.")
+@click.option("--operate", is_flag=True, help="Show a model in operation instead; its days pass in seconds.")
 @click.option(
-    "--data", "on_data", is_flag=True, help="Show the work on data instead: quarantine, contract, drift, lineage."
+    "--data", "on_data", is_flag=True, help="Show work on data instead: quarantine, contract, drift, lineage."
 )
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
@@ -536,9 +536,9 @@ def demo(
 ) -> None:
     """Show the whole journey from data to prod on this machine.
 
-    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back. With
-    --operate: drift that is watched, a regression that labels reveal and that is rolled back, bias, and a retraining.
-    With --data: rows in quarantine, a contract that changes and what that breaks, drift, and lineage.
+    Promotes a model by pull requests from dev to prod, lets the gates refuse a bad candidate, and rolls a release back.
+    With --operate: drift, late labels that reveal a harmful release, its rollback, bias, and a retraining. With --data:
+    quarantined rows, a contract change and what it breaks, drift, and lineage.
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @target_option
 def doctor(target: str) -> None:
-    """Check this machine and the target for what is missing.
+    """Check this machine and the target for missing requirements.
 
     Changes nothing, and can be run before anything is created.
     """
