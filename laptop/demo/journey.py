@@ -189,7 +189,7 @@ class Demo:
         from laptop.publishing import local_digests, publish_locally
         from pipelines.promotion.images import pin_images
 
-        with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
+        with self.journey.step("Start an AWS account, a cluster and GitHub on this machine"):
             hidden = [sample for sample in SAMPLE_MODELS if sample not in self.samples]
             self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays, without=hidden)
             self.adjust()
@@ -208,7 +208,7 @@ class Demo:
                 # The demo is the administrator who sets everything up, and its callers are in the private network.
                 os.environ[lifecycle.ADMINISTRATOR] = "1"
                 os.environ.update(http_proxy=running.proxy, no_proxy="127.0.0.1,localhost")
-                click.echo(f"   as slow and strict as AWS, {self.time_scale:g} times as fast")
+                click.echo(f"   as late and strict as AWS, {self.time_scale:g} times as fast")
             click.echo(f"   AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, all on 127.0.0.1")
             self.target = LaptopTarget(self.project)
             self.target.connect()
@@ -509,9 +509,7 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 
 @click.command(cls=Command)
 @click.option("--keep", is_flag=True, help="Leave the laptop running at the end, to look around.")
-@click.option(
-    "--realistic", is_flag=True, help="Be as late and strict as AWS and GitHub; time runs 20 times as fast."
-)
+@click.option("--realistic", is_flag=True, help="Be as late and strict as AWS and GitHub; time runs 20 times as fast.")
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
 @click.option("--both", is_flag=True, help="Show both sample models, one after the other.")

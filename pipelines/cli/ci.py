@@ -153,7 +153,7 @@ def refuse_alarm(event: Path) -> None:
     raise MlopsError(
         f"the alarm about {alarm.model} in {alarm.environment} was not answered: expected the environment in the list "
         f"of {RESPOND}, found it missing",
-        fix="mlops validate says what to write",
+        fix="run mlops validate, which says what to write",
     )
 
 

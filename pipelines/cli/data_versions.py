@@ -151,7 +151,7 @@ def rollback(dataset: str, version: str, reason: str, environment: str, target: 
     versions = list_versions(open_table(opened.descriptor(environment), dataset))
     found = find_version(versions, version, dataset)
     if not undone_versions(versions, found, dataset):
-        click.echo(f"{dataset}: {found.snapshot} is the current version already")
+        click.echo(f"{dataset}: {found.snapshot} is already the current version")
         return
     change_table(
         opened, environment, dataset, TableChange(action="rollback", snapshots=(found.snapshot,), reason=reason), log
@@ -205,7 +205,7 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
     for line in version_lines(plan.expired):
         click.echo(f"expire {line}")
     if missing:
-        click.echo(f"Not up, so without bundles: {', '.join(missing)}")
+        click.echo(f"These environments do not exist yet, so they have no bundles: {', '.join(missing)}")
     if not plan.expired:
         click.echo("nothing expires")
     elif applying:

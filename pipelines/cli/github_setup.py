@@ -119,7 +119,7 @@ def setup(
         if failed:
             raise MlopsError(
                 f"{len(failed)} of {len(prepared.plan.changes)} changes failed",
-                fix="see the reasons above, then run the same again: what is done stays done",
+                fix="see the errors above, then run the command again: finished changes stay",
             )
     _show_by_hand(prepared.plan.by_hand)
 

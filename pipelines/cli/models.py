@@ -183,9 +183,9 @@ def environment(
     for path in start_environment(project, chosen):
         click.echo(f"wrote {path.relative_to(project.root)}")
     if write_release_owners(Project(project.root)):
-        click.echo("changed .github/CODEOWNERS: look who approves releases to it")
+        click.echo("changed .github/CODEOWNERS: check the approvers of its releases")
     if write_alarm_environments(Project(project.root)):
-        click.echo(f"changed {RESPOND}: it answers the alarms of {name}")
+        click.echo(f"changed {RESPOND}: it handles the alarms of {name}")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 

@@ -197,7 +197,9 @@ def _parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise MlopsError(f"{text!r} is not a valid ISO 8601 timestamp", fix=f"for example {EXAMPLE_TIME}") from None
+        raise MlopsError(
+            f"{text!r} is not a valid ISO 8601 timestamp", fix=f"write a time such as {EXAMPLE_TIME}"
+        ) from None
     if time.tzinfo is None:
-        raise MlopsError(f"{text!r} has no time zone", fix=f"for example {EXAMPLE_TIME}")
+        raise MlopsError(f"{text!r} has no time zone", fix=f"write a time such as {EXAMPLE_TIME}")
     return time

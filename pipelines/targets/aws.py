@@ -24,10 +24,10 @@ from pipelines.targets.policy_pack import pack_options
 from pipelines.targets.state_bucket import StackLocks
 from pipelines.targets.target import Finding, Operation, Preview, Target
 
-_AGAIN = "do what its error above says, then run the same again: it continues where it stopped"
+_AGAIN = "do what its error above says, then run the command again: it continues where it stopped"
 _TEAR_DOWN = (
     "if a resource is protected, deploy the environment with `disposable: true` first "
-    "(docs/platform-engineer.md#remove-an-environment). Then run the same again: it continues where it stopped"
+    "(docs/platform-engineer.md#remove-an-environment). Then run the command again: it continues where it stopped"
 )
 
 

@@ -167,7 +167,7 @@ def test_a_program_that_fails_is_an_error_or_drift(
     install(tmp_path, monkeypatch, status=255)
     with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255") as failed:
         AwsTarget(project).apply("preview", "dev")
-    assert "run the same again" in failed.value.fix
+    assert "run the command again" in failed.value.fix
     assert "    1 unchanged" in AwsTarget(project).drift("dev")
 
 
