@@ -1,4 +1,4 @@
-"""Ask the gates again about open pull requests that only have to wait: for a soak, a freeze, a scan result."""
+"""Run the gates again for open pull requests that only have to wait: for a soak, a freeze or a scan result."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) 
 
 
 def recheck(project: Project, log: Log) -> None:
-    """Ask the gates again about every open pull request that only has to wait.
+    """Run the gates again for every open pull request that only has to wait.
 
     Raises:
         MlopsError: GitHub refuses. Pull requests before it were asked.
