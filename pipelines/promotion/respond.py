@@ -30,7 +30,7 @@ ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
 def respond(target: Target, alarm: Alarm, log: Log) -> None:
     """Respond to an alarm, and record the outcome.
 
-    An alarm is handled once. It is ignored if it names a bundle that is neither live nor on trial. If people must decide
+    An alarm is handled once, and ignored if it names a bundle that is neither live nor on trial. If people must decide
     about a rollback, an issue asks them.
 
     Args:
