@@ -119,7 +119,11 @@ def _of_cluster(error: Any) -> MlopsError:
         return MlopsError(
             f"the cluster denied it: {_shown(error)}", fix="ask for the role: mlops cluster roles --env ENV"
         )
-    fix = "set KUBECONFIG to a valid file" if code is None else "try again; if it stays, look at the object by kubectl"
+    fix = (
+        "set KUBECONFIG to a valid file"
+        if code is None
+        else "try again; if it happens again, check the object by kubectl"
+    )
     return MlopsError(f"the cluster cannot be used: {_shown(error)}", fix=fix)
 
 
