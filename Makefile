@@ -30,7 +30,7 @@ help: ## This text
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
+setup: $(INSTALLED) ## Create .venv with the pinned requirements (other targets do this first)
 	@test -e .venv || ln -s $(abspath $(VENV)) .venv
 
 $(INSTALLED):
@@ -47,30 +47,30 @@ $(INSTALLED):
 	@rm -f $(VENV)/.installed-* && touch $@
 
 .PHONY: spark
-spark: setup ## Add the distributed engine to .venv: the client of Spark Connect, and Sail
+spark: setup ## Install the distributed engine: the Spark Connect client, and Sail
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/spark.txt
 
 .PHONY: demo
-demo: setup ## The main job, end to end, on this machine: data, training, dev, staging, prod
+demo: setup ## Show the whole journey on this machine: data, training, dev, staging, prod
 	@$(BIN)/mlops demo
 
 .PHONY: lint
-lint: setup ## Formatting, lint, undeclared and unused dependencies
+lint: setup ## Check formatting, lint, and undeclared or unused dependencies
 	@$(BIN)/ruff format --check . || { echo 'fix: make format'; exit 1; }
 	@$(BIN)/ruff check . || { echo 'fix: make format corrects what it can'; exit 1; }
 	@$(BIN)/deptry --no-ansi infra pipelines $(patsubst %/,%,$(wildcard models/*/))
 	@$(if $(LAPTOP),cd laptop && $(abspath $(BIN))/deptry --no-ansi .)
 
 .PHONY: typecheck
-typecheck: setup ## Types, strictly
+typecheck: setup ## Check types with mypy --strict
 	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop)
 
 .PHONY: test
-test: lint typecheck ## Lint, types, and the tests that start no process, kill nothing and race nothing
+test: lint typecheck ## Check lint and types, and run the fast tests
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 .PHONY: test-slow
-test-slow: setup ## The other tests: processes, kills, races, and whole journeys on the laptop
+test-slow: setup ## Run the slow tests: processes, kills, races, and whole journeys on the laptop
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
 # Spark itself is as large as everything else together, and needs Java.
@@ -81,21 +81,21 @@ $(SPARK)/.installed: requirements/spark-server.txt $(INSTALLED)
 	@touch $@
 
 .PHONY: test-spark
-test-spark: spark $(SPARK)/.installed ## The tests on Spark with two executors, of which one is killed; needs Java 17
+test-spark: spark $(SPARK)/.installed ## Run the tests on Spark with two executors, one of which is killed; needs Java 17
 	@SPARK_HOME=$$(echo $(abspath $(SPARK))/lib/python3*/site-packages/pyspark) $(BIN)/pytest -n 0 tests/pipelines/training/test_spark_executors.py
 
 .PHONY: fuzz
-fuzz: setup ## Fuzz declarations, data and requests: N=12000 inputs, SEED=1 makes others
+fuzz: setup ## Fuzz declarations, data and requests; N=12000 sets the number, SEED=1 the seed
 	@$(BIN)/python -m tools.fuzz $(or $(N),1200) --seed $(or $(SEED),0)
 
 # A few tests take less time than the start of three workers.
 WORKERS := $(if $(filter-out laptop/tests,$(TESTS)),$(if $(filter laptop/tests,$(TESTS)),3,0),3)
 .PHONY: test-selected
-test-selected: setup ## The tests in TESTS, fast and slow; without TESTS, all tests
+test-selected: setup ## Run the tests in TESTS, fast and slow; all tests without TESTS
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: test-realistic
-test-realistic: setup ## The journeys on a laptop as late and strict as AWS; SCALE=20 slows time down from 100
+test-realistic: setup ## Run the journeys on a realistic laptop, 100 times as fast as AWS; SCALE=20 for 20 times
 	@REALISTIC_JOURNEYS=$(or $(SCALE),100) $(BIN)/pytest -n 2 --dist loadfile --timeout=900 laptop/tests/journeys
 
 .PHONY: conformance
@@ -103,11 +103,11 @@ conformance: setup ## Run the laptop against real engines; K=rollouts selects te
 	@$(BIN)/python -m laptop.conformance run $(if $(K),-k '$(K)')
 
 .PHONY: conformance-releases
-conformance-releases: setup ## The same with official releases: Pulumi's plugins, kind, Argo's manifests
+conformance-releases: setup ## Run conformance on official releases: Pulumi's plugins, kind, Argo's manifests
 	@$(BIN)/python -m laptop.conformance releases
 
 .PHONY: coverage
-coverage: setup ## All tests, with the coverage of each file
+coverage: setup ## Run all tests and report the coverage of each file
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
 .PHONY: format
@@ -124,7 +124,7 @@ $(PEERS): $(VENV)/%/.installed: requirements/%.txt $(INSTALLED)
 	@touch $@
 
 .PHONY: bench
-bench: setup $(PEERS) ## Measure beside the peers, into docs/benchmarks.md; PART=serving selects
+bench: setup $(PEERS) ## Run the benchmarks and write docs/benchmarks.md; PART=serving selects one
 	@$(BIN)/python -m tools.bench $(PART)
 
 .PHONY: simulate
@@ -136,7 +136,7 @@ simulate: setup ## Measure the error rates of the monitors; writes build/simulat
 LOCKED := requirements/uv requirements/serving requirements/spark $(REQUIREMENTS:.txt=)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
-lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes the newest versions
+lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade updates them
 	@sed -nE 's/^([A-Za-z0-9_.-]+(\[[^]]*\])?==[^ ;]+( ; .*[^\\ ])?).*/\1/p' $(LOCKED:%=%.txt) | sort -u > $(VENV)/all.txt
 	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in requirements/spark.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
 	@$(COMPILE) $(UPGRADE) $(VENV)/all.in -o $(VENV)/all.txt
@@ -149,5 +149,5 @@ lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes 
 	done
 
 .PHONY: clean
-clean: ## Remove .venv and everything the laptop left
+clean: ## Remove .venv and the files of the laptop
 	@rm -rf $(VENV) .mlops .mypy_cache .ruff_cache

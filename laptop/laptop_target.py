@@ -42,13 +42,14 @@ class LaptopTarget(Target):
         threading.Thread(target=_import_the_engine, daemon=True).start()
 
     def apply(self, operation: Operation, environment: str, *, foundation_only: bool = False) -> None:
+        from laptop.engine.display import Display, Overview
         from laptop.stack_operations import deploy
 
         self.project.stack(environment)
         if foundation_only:
             os.environ[FOUNDATION_ONLY] = "1"  # the engine runs the program in this process
         try:
-            deploy(self.project.root, self.home, environment, operation)
+            deploy(self.project.root, self.home, environment, operation, Overview() if self.brief else Display())
         finally:
             if foundation_only:
                 del os.environ[FOUNDATION_ONLY]

@@ -41,7 +41,7 @@ def new_associations(ids: Sequence[str], last: Mapping[str, Any]) -> list[str]:
 
 
 class AssociationWait:
-    """Waits of one update for the associations of endpoints. What they wait for is said once.
+    """Waits of one update for the associations of endpoints. The first wait prints a line.
 
     Args:
         before: the outputs of the stack's last update.
@@ -54,7 +54,7 @@ class AssociationWait:
     def effective(self, identity: ServingIdentity) -> pulumi.Input[pulumi.Resource]:
         """Return an identity once its associations are effective. What depends on it is created then.
 
-        Associations that existed before this update are. Others are waited for.
+        Associations that existed before this update are effective. This waits for the others.
 
         Args:
             identity: the identities of an endpoint.
@@ -72,7 +72,7 @@ class AssociationWait:
         return pulumi.Output.all(self._before, *(one.id for one in identity.associations)).apply(settled)
 
     def announce(self) -> None:
-        """Say that something waits, unless that was said before."""
+        """Print that something waits, unless that was printed before."""
         if not self._is_announced:
             self._is_announced = True
             pulumi.info(f"waiting {SETTLE_SECONDS:.0f} s until Pod Identity knows the new service accounts")

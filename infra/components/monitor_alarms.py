@@ -54,11 +54,11 @@ def monitor_alarms(args: MonitorAlarmsArgs, opts: pulumi.ResourceOptions) -> Non
 
 
 def silence_alarm(args: MonitorAlarmsArgs, what: str, anchor: str, opts: pulumi.ResourceOptions) -> None:
-    """Create the alarm that a scheduled job does not run.
+    """Create the alarm that goes off if a scheduled job does not run.
 
     Args:
         args: the job, and the hours without a run.
-        what: what has not happened, for the description.
+        what: the missing event, for the description.
         anchor: heading of `docs/on-call.md` that says what to do.
         opts: options of the resource.
     """

@@ -89,7 +89,9 @@ def create() -> None:
                 f"{model}: rollout steps and soak are shorter in the hosted repository, as time runs faster here"
             )
         if shortened:
-            click.echo("Images of this working tree do not fit it. Run the workflow `images` there before you train.")
+            click.echo(
+                "The images of this working tree do not match it. Run the workflow `images` there before you train."
+            )
         host(target, hub, copy.root)
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
 

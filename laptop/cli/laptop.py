@@ -116,9 +116,7 @@ def status() -> None:
 
 
 @laptop.command()
-@click.option(
-    "--administrator", is_flag=True, help="With all rights in the account, which a realistic laptop asks for."
-)
+@click.option("--administrator", is_flag=True, help="With all rights in the account; needed on a realistic laptop.")
 @click.option("--inside-vpc", is_flag=True, help="Reach load balancers as from inside of the private network.")
 @click.option(
     "--security-group",

@@ -62,7 +62,7 @@ class DataDemo(Demo):
 
     def _look_at_quarantine(self) -> None:
         dataset = self.sample.dataset
-        with self.journey.step("Some rows broke the contract: what became of them, and why"):
+        with self.journey.step("Some rows break the contract: show them in quarantine, with reasons"):
             self.type("data", "list", dataset, *self._env)
             self.type("data", "show", dataset, self.batches["first"].name, *self._env, shows=_COLUMN)
 
@@ -72,7 +72,7 @@ class DataDemo(Demo):
 
         project = Project(self.repository)
         file = project.contract_file(self.sample.dataset)
-        with self.journey.step(f"A third code of the column {_COLUMN} is right: whom a wider contract breaks"):
+        with self.journey.step(f"A third code of the column {_COLUMN} is right: show whom a wider contract breaks"):
             _replace(file, _OLD_VALUES, _NEW_VALUES)
             # The version does not say yet that the change breaks the model, so the command fails.
             self.type("contract", "diff", "--live", status=1, shows=self.sample.model)
@@ -109,7 +109,7 @@ class DataDemo(Demo):
 
     def _trace(self) -> None:
         model = self.sample.model
-        with self.journey.step("From a prediction back to the landing files, and on to the releases"):
+        with self.journey.step("Trace a prediction back to the landing files, and on to the releases"):
             answer = self.type("predict", model, *self._env)
             bundle = re.search("sha256:[0-9a-f]{64}", answer)
             if bundle is None:

@@ -189,7 +189,7 @@ class Demo:
         from laptop.publishing import local_digests, publish_locally
         from pipelines.promotion.images import pin_images
 
-        with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
+        with self.journey.step("Start an AWS account, a cluster and GitHub on this machine"):
             hidden = [sample for sample in SAMPLE_MODELS if sample not in self.samples]
             self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays, without=hidden)
             self.adjust()
@@ -208,7 +208,7 @@ class Demo:
                 # The demo is the administrator who sets everything up, and its callers are in the private network.
                 os.environ[lifecycle.ADMINISTRATOR] = "1"
                 os.environ.update(http_proxy=running.proxy, no_proxy="127.0.0.1,localhost")
-                click.echo(f"   as slow and strict as AWS, {self.time_scale:g} times as fast")
+                click.echo(f"   as late and strict as AWS, {self.time_scale:g} times as fast")
             click.echo(f"   AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, all on 127.0.0.1")
             self.target = LaptopTarget(self.project)
             self.target.connect()
@@ -335,12 +335,11 @@ class Demo:
         run_ingest(self.target, self.first, self.sample.dataset, lambda line: click.echo(f"   {line}"))
 
     def _provision(self, environment: str, title: str) -> None:
-        from laptop.engine.display import Display, Overview
+        from laptop.engine.display import Overview
         from laptop.stack_operations import deploy
 
         with self.journey.step(title):
-            display = Display() if environment == self.first else Overview()
-            deploy(self.project.root, self.home, environment, "up", display)
+            deploy(self.project.root, self.home, environment, "up", Overview())
 
     def _dispatch_training(self) -> Awaited:
         """Start the workflow `train` without waiting for it."""
@@ -510,15 +509,13 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 
 @click.command(cls=Command)
 @click.option("--keep", is_flag=True, help="Leave the laptop running at the end, to look around.")
-@click.option(
-    "--realistic", is_flag=True, help="As slow, late and strict as AWS and GitHub; time runs 20 times as fast."
-)
+@click.option("--realistic", is_flag=True, help="Be as late and strict as AWS and GitHub; time runs 20 times as fast.")
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
 @click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
-@click.option("--operate", is_flag=True, help="Show a model in operation instead; days pass in seconds.")
+@click.option("--operate", is_flag=True, help="Show a model in operation instead; its days pass in seconds.")
 @click.option(
-    "--data", "on_data", is_flag=True, help="Show the work on data instead: quarantine, contract, drift, lineage."
+    "--data", "on_data", is_flag=True, help="Show work on data instead: quarantine, contract, drift, lineage."
 )
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
@@ -537,9 +534,9 @@ def demo(
 ) -> None:
     """Show the whole journey from data to prod on this machine.
 
-    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back. With
-    --operate: drift that is watched, a regression that labels reveal and that is rolled back, bias, and a retraining.
-    With --data: rows in quarantine, a contract that changes and what that breaks, drift, and lineage.
+    Promotes a model by pull requests from dev to prod, lets the gates refuse a bad candidate, and rolls a release back.
+    With --operate: drift, late labels that reveal a harmful release, its rollback, bias, and a retraining. With --data:
+    quarantined rows, a contract change and what it breaks, drift, and lineage.
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")

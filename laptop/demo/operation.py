@@ -32,7 +32,7 @@ _SHOWN = re.compile(r"^\W*(alarm|watch) |^\W*(roll-back|retrain|ask): |sent the 
 
 
 class OperationDemo(Demo):
-    """A model in operation: drift that is watched, a regression that is rolled back, bias, and a retraining.
+    """A model in operation: drift, a harmful release and its rollback, bias, and a retraining.
 
     Only the first environment is used. The arguments are those of `Demo`.
     """

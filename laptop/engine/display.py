@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 import threading
 from collections import Counter
@@ -40,6 +41,8 @@ SIGNS: Mapping[StepKind, tuple[str, str]] = {
 }
 _NO_EFFECT = "no effect on the laptop: "
 QUIET = frozenset({StepKind.SAME, StepKind.READ})
+SUMMED_UP = frozenset({StepKind.CREATE, StepKind.IMPORT})
+"""Steps that an overview only counts. Every other one may surprise its reader."""
 
 _WORDS: Mapping[str, tuple[str, str, str]] = {
     # outcome: sign, text after an `up`, text in a preview
@@ -187,26 +190,54 @@ class Display:
 
 
 class Overview(Display):
-    """Prints the number of resources per component, failures, and the last line."""
+    """Prints created resources as one line per type of component; prints every other step as `Display` does."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
         self._counts: Counter[str] = Counter()
+        self._names: dict[str, set[str]] = {}
 
     def began(self, step: ResourceStep) -> None:
-        """Print nothing."""
+        """Print the first resource of a component that is created, on a terminal only."""
+        if step.kind not in SUMMED_UP:
+            super().began(step)
+        elif _is_of_cloud(step) and self._console.is_terminal:
+            component = _component(step)
+            with self._lock:
+                is_first = component not in self._counts
+                self._counts[component] += 0
+            if is_first:
+                self._print(f" + {component}  …", "dim")
 
     def ended(self, step: ResourceStep) -> None:
-        if step.error:
+        if step.kind not in SUMMED_UP or step.error:
             super().ended(step)
-        types = Urn.parse(step.urn).types
-        if len(types) > 1 and types[-1].startswith(("aws:", "kubernetes:")):
-            with self._lock:
-                self._counts[types[0].rpartition(":")[2].lower()] += 1
+            return
+        urn, component = Urn.parse(step.urn), _component(step)
+        with self._lock:
+            if _is_of_cloud(step):
+                self._counts[component] += 1
+            elif len(urn.types) == 1:
+                self._names.setdefault(component, set()).add(urn.name)
 
     def summary(self, counts: Mapping[str, int], seconds: float, *, planned: bool = False) -> None:
-        self._print("   " + ", ".join(f"{name} {count}" for name, count in self._counts.most_common()), "")
+        width = max(map(len, self._counts), default=0)
+        for component, number in self._counts.most_common():
+            names = sorted(self._names.get(component, set()) - {component})
+            whose = f" for {', '.join(names)}" if names else ""
+            self._print(f" + {component:<{width}}  {number} created{whose}", SIGNS[StepKind.CREATE][1])
         super().summary(counts, seconds, planned=planned)
+
+
+def _is_of_cloud(step: ResourceStep) -> bool:
+    """Whether a step is about a resource of AWS or Kubernetes, not about a component, a provider or the stack."""
+    return step.type.startswith(("aws:", "kubernetes:"))
+
+
+def _component(step: ResourceStep) -> str:
+    """Return the type of the component to which a resource belongs, in words: `data monitor`."""
+    name = Urn.parse(step.urn).types[0].rpartition(":")[2]
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 class Silence:

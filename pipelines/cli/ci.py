@@ -153,7 +153,7 @@ def refuse_alarm(event: Path) -> None:
     raise MlopsError(
         f"the alarm about {alarm.model} in {alarm.environment} was not answered: expected the environment in the list "
         f"of {RESPOND}, found it missing",
-        fix="mlops validate says what to write",
+        fix="run mlops validate, which says what to write",
     )
 
 
@@ -198,7 +198,7 @@ def _use_cluster(environment: str, target: str, *, install_engine: bool = False)
 
 @ci.command()
 def recheck() -> None:
-    """Ask the gates again about pull requests that only have to wait."""
+    """Run the gates again for pull requests that only have to wait."""
     from pipelines.promotion import recheck as module
 
     module.recheck(Project.find(), log)

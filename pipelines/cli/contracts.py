@@ -33,9 +33,9 @@ def contract() -> None:
 @click.argument("datasets", nargs=-1)
 @click.option("--strict", is_flag=True, help="Fail on advice, too.")
 def lint(datasets: tuple[str, ...], strict: bool) -> None:
-    """Check contracts, and say what their readers will miss.
+    """Check contracts, and advise what to add for their readers.
 
-    Without DATASETS, all of them. A mistake fails; advice does not, unless --strict.
+    Checks all contracts if there are no DATASETS. Mistakes fail; advice fails only with --strict.
     """
     from pipelines.data.contract_advice import advise
     from pipelines.data.contract_statements import check_statements
@@ -71,7 +71,9 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
 @click.option("--env", "environment", metavar="NAME", help="Environment of the table, and of those that rules read.")
 @click.option("--version", default="latest", show_default=True, help="The version: snapshot, tag, landing file.")
 @click.option("--engine", type=click.Choice(ENGINES), help="Where the table is read; by default, as the contract says.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to report.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Format of the report."
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file.")
 @target_option
 def test(
@@ -88,8 +90,8 @@ def test(
 
     PATHS are files, folders and S3 prefixes (s3://bucket/prefix). Without PATHS, the table in --env is checked. Every
     broken rule is reported, with the number of rows and some of their keys; keys that the contract classifies are not
-    shown. Rules that read other tables need --env. On Spark, SQL rules are not checked. Exits with 1 if a rule that
-    binds is broken.
+    shown. Rules that read other tables need --env. On Spark, SQL rules are not checked. Exits with 1 if a
+    binding rule is broken.
     """
     from pipelines.data.contract_check import (
         report_json,
@@ -178,13 +180,13 @@ def _check_version_on_spark(declared: Contract, descriptor: EnvironmentDescripto
 @contract.command("diff")
 @click.argument("base", default="origin/main")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--live", is_flag=True, help="Read from the environments which live releases read a column.")
+@click.option("--live", is_flag=True, help="Read the live releases from the environments.")
 @target_option
 def diff_contracts(base: str, as_json: bool, live: bool, target: str) -> None:
     """Compare the contracts of the working tree with a commit.
 
     Lists each difference since BASE, whom it breaks, the version that it requires, and the models and releases that
-    read the column. Exits with 1 if a change breaks consumers and the version does not say so.
+    read the column. Exits with 1 if a change breaks consumers without the version that it requires.
     """
     from pipelines.github.git import Git
     from pipelines.promotion.contract_impact import find_impacts, impact_lines, impacts_json
@@ -211,7 +213,7 @@ def diff_contracts(base: str, as_json: bool, live: bool, target: str) -> None:
 @contract.command()
 @click.argument("dataset")
 def show(dataset: str) -> None:
-    """Show a contract: what it is for, its columns and its rules."""
+    """Show a contract: its purpose, its columns and its rules."""
     from pipelines.data.contract_page import contract_lines
 
     click.echo("\n".join(contract_lines(Project.find().contract(dataset))))
@@ -221,9 +223,9 @@ def show(dataset: str) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", required=True, metavar="DATASET", help="Name of the dataset.")
 def init(file: Path, name: str) -> None:
-    """Write the draft of a contract, inferred from a data file.
+    """Draft a contract from a data file.
 
-    FILE keeps the draft. Review the primary key, the types and what is personal; then describe each column.
+    FILE satisfies the draft. Review the primary key, the types and what is personal; then describe each column.
     """
     from pipelines.data.contract_draft import draft_contract
     from pipelines.declarations.names import checked_name

@@ -17,7 +17,7 @@ SHOWN_ROWS = 20
 
 @click.group(cls=Group)
 def data() -> None:
-    """Landing files, quarantined rows and versions of datasets."""
+    """Manage landing files, quarantined rows and versions of datasets."""
 
 
 for _command in data_versions.COMMANDS:
@@ -30,9 +30,9 @@ for _command in data_versions.COMMANDS:
 @environment_option
 @target_option
 def list_files(dataset: str, only_problems: bool, environment: str, target: str) -> None:
-    """List the landing files of a dataset and what became of them.
+    """List the landing files of a dataset with their outcomes.
 
-    With --problems, also the ways to go on with each.
+    With --problems, also what to do about each.
     """
     from pipelines.data.landing_status import decisions_on, read_status
 
@@ -61,8 +61,8 @@ def list_files(dataset: str, only_problems: bool, environment: str, target: str)
 def show(dataset: str, file: str, output: Path | None, environment: str, target: str) -> None:
     """Show why rows of a landing file are in quarantine.
 
-    Prints the outcome of FILE and the first quarantined rows with their reasons. Of a file with too many bad rows, a
-    sample is kept. Values of columns that the contract classifies are only in --output.
+    Prints the outcome of FILE and the first quarantined rows with their reasons. A file with too many bad
+    rows keeps only a sample of them. Values of columns that the contract classifies are only in --output.
     """
     from pipelines.data import landing_status
     from pipelines.data.row_quarantine import reason_lines
@@ -116,7 +116,7 @@ def release(dataset: str, file: str, environment: str, target: str) -> None:
 def drop(dataset: str, file: str, reason: str, environment: str, target: str) -> None:
     """Give up a landing file or its quarantined rows.
 
-    FILE is not ingested or reported any more. Nothing is deleted; `mlops data release` brings it back.
+    FILE is no longer ingested or reported. Nothing is deleted; `mlops data release` brings it back.
     """
     from pipelines.targets.workloads import run_ingest
 

@@ -22,7 +22,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @environment_option
 @target_option
 def log_versions(dataset: str, as_json: bool, environment: str, target: str) -> None:
-    """List the versions of a dataset, the newest first.
+    """List the versions of a dataset, newest first.
 
     A version is a snapshot of the table. Each line has its rows, the landing file that it added, the version of the
     contract that checked it, and its tags.
@@ -80,7 +80,7 @@ def diff(dataset: str, before: str, after: str, as_json: bool, environment: str,
 @environment_option
 @target_option
 def tag(dataset: str, name: str, version: str, deleting: bool, environment: str, target: str) -> None:
-    """Give a version of a dataset a name, or remove the name.
+    """Tag a version of a dataset, or remove a tag.
 
     A version with a tag never expires. The ingest job writes the tag. VERSION is a snapshot, a tag, the name of a
     landing file, or `latest`.
@@ -151,7 +151,7 @@ def rollback(dataset: str, version: str, reason: str, environment: str, target: 
     versions = list_versions(open_table(opened.descriptor(environment), dataset))
     found = find_version(versions, version, dataset)
     if not undone_versions(versions, found, dataset):
-        click.echo(f"{dataset}: {found.snapshot} is the current version already")
+        click.echo(f"{dataset}: {found.snapshot} is already the current version")
         return
     change_table(
         opened, environment, dataset, TableChange(action="rollback", snapshots=(found.snapshot,), reason=reason), log
@@ -174,9 +174,9 @@ def rollback(dataset: str, version: str, reason: str, environment: str, target: 
 def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, environment: str, target: str) -> None:
     """List or remove versions that nothing needs.
 
-    A version stays if it is current, tagged or young, if the dataset's monitor compares its delivery with the newest
-    one, or if a bundle names it that is live in any environment or was trained or live in the audit period. If a
-    registry or a ledger cannot be read, nothing expires.
+    A version stays if it is current, tagged or young, or if the dataset's monitor still compares its delivery. It also
+    stays if a bundle that is live anywhere, or was trained or live in the audit period, names it. If a registry or a
+    ledger cannot be read, nothing expires.
     """
     from pipelines.data.catalog import open_table
     from pipelines.data.delivery_history import compared_snapshots
@@ -205,7 +205,7 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
     for line in version_lines(plan.expired):
         click.echo(f"expire {line}")
     if missing:
-        click.echo(f"Not up, so without bundles: {', '.join(missing)}")
+        click.echo(f"These environments do not exist yet, so they have no bundles: {', '.join(missing)}")
     if not plan.expired:
         click.echo("nothing expires")
     elif applying:
@@ -223,13 +223,12 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
 @environment_option
 @target_option
 def care(dataset: str, applying: bool, environment: str, target: str) -> None:
-    """List or do what a table needs: join files, remove unused ones.
+    """List or run the maintenance of a table: expire, join, remove.
 
-    The job `care-DATASET` does it every night, and `tend-MODEL` for MODEL-predictions. It removes files that no version
-    names, and rows past the contract's retention; it joins small files; and it expires versions that are older than 90
-    days, unless a tag, a bundle in this environment's registry or a batch prediction of the last 90 days names them.
-    Versions of predictions stay for 400 days. `mlops data expire` also removes those of bundles past their audit
-    period.
+    The job `care-DATASET` runs every night, and `tend-MODEL` for MODEL-predictions. It removes unused files and rows
+    past the contract's retention, joins small files, and expires versions that are older than 90 days. A version stays
+    if a tag, a bundle in this environment's registry or a batch prediction of the last 90 days names it. Versions of
+    predictions stay for 400 days. To remove versions of bundles past their audit period, use `mlops data expire`.
     """
     from pipelines.data.table_care import plan_care, plan_lines
     from pipelines.targets.workloads import run_care

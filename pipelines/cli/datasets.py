@@ -15,9 +15,7 @@ from pipelines.declarations.project import Project
 if TYPE_CHECKING:
     from pipelines.dataset_catalog.dataset_entries import DatasetEntry
 
-tables_option = click.option(
-    "--env", "environment", metavar="NAME", help="Look at the tables of this environment, too."
-)
+tables_option = click.option("--env", "environment", metavar="NAME", help="Also read the tables of this environment.")
 
 
 @click.group(cls=Group)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @target_option
 def doctor(target: str) -> None:
-    """Check this machine and the target for what is missing.
+    """Check this machine and the target for missing requirements.
 
     Changes nothing, and can be run before anything is created.
     """
@@ -60,15 +60,18 @@ def preview(environment: str, target: str) -> None:
 
 @click.command(cls=Command)
 @environment_option
+@click.option("--details", is_flag=True, help="List each created resource; on AWS, with its properties.")
 @target_option
-def up(environment: str, target: str) -> None:
+def up(environment: str, details: bool, target: str) -> None:
     """Create or update an environment.
 
     Releases stay as they are: only `mlops deploy` takes a bundle live, after the gates have judged it.
     """
     from pipelines.promotion.bring_up import bring_up
 
-    bring_up(open_target(target), environment, log)
+    place = open_target(target)
+    place.brief = not details
+    bring_up(place, environment, log)
 
 
 @click.command(cls=Command)

@@ -69,7 +69,9 @@ def _owners(values: Sequence[str]) -> dict[str, str]:
     "--outputs", type=click.File("r"), metavar="FILE", help="JSON outputs of the bootstrap; - for standard input."
 )
 @click.option("--app-key", type=click.File("r"), metavar="FILE", help="The app's private key; - for standard input.")
-@click.option("--owner", "owners", multiple=True, metavar="TEAM=OWNER", help="Who stands for a team of the template.")
+@click.option(
+    "--owner", "owners", multiple=True, metavar="TEAM=OWNER", help="Owner that replaces a team of the template."
+)
 @click.option("--reviewer", "reviewers", multiple=True, metavar="ENV=NAME", help="Who must approve deployments to ENV.")
 def setup(
     is_applied: bool,
@@ -81,8 +83,8 @@ def setup(
 ) -> None:
     """Set the repository on GitHub up: rules, environments, variables.
 
-    Shows what it would change; `--apply` changes it. Run it as often as you like: it changes only what is not as
-    docs/repository-settings.md says. You must be an administrator of the repository.
+    Shows what it would change; `--apply` changes it. Can be run again at any time: it changes only settings that
+    differ from docs/repository-settings.md. You must be an administrator of the repository.
     """
     from pipelines.github.gh import Gh
     from pipelines.github.repository_files import read_outputs
@@ -117,7 +119,7 @@ def setup(
         if failed:
             raise MlopsError(
                 f"{len(failed)} of {len(prepared.plan.changes)} changes failed",
-                fix="see the reasons above, then run the same again: what is done stays done",
+                fix="see the errors above, then run the command again: finished changes stay",
             )
     _show_by_hand(prepared.plan.by_hand)
 
@@ -164,7 +166,7 @@ def owners() -> None:
 )
 @target_option
 def alarm_token(environment: str, file: IO[str], target: str) -> None:
-    """Set the token with which alarms reach GitHub.
+    """Set the token that delivers alarms to GitHub.
 
     It is a fine-grained token for this repository with the permission *Contents: read and write*. EventBridge keeps it
     in AWS Secrets Manager; neither Pulumi nor GitHub's jobs can read it. Set it again before it expires.

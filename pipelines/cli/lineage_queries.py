@@ -30,16 +30,18 @@ def query_options(function: F) -> F:
     """Add the options that every query has."""
     for option in reversed(
         (
-            click.option("--offline", is_flag=True, help="Use the facts that were read last."),
+            click.option("--offline", is_flag=True, help="Use local copies; read no environment."),
             click.option(
                 "--format",
                 "form",
                 type=click.Choice(FORMATS),
                 default="text",
                 show_default=True,
-                help="How to show it.",
+                help="Output format.",
             ),
-            click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file."),
+            click.option(
+                "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the output to this file."
+            ),
             target_option,
         )
     ):

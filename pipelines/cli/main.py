@@ -19,7 +19,7 @@ RELEASES, REPOSITORY, WORKFLOWS = "Releases", "Repository", "Workflows"
 
 VERBS = {
     "doctor": Verb(
-        "pipelines.cli.environments:doctor", "Check this machine and the target for what is missing.", ENVIRONMENTS
+        "pipelines.cli.environments:doctor", "Check this machine and the target for missing requirements.", ENVIRONMENTS
     ),
     "preview": Verb("pipelines.cli.environments:preview", "Preview the changes that `up` would make.", ENVIRONMENTS),
     "up": Verb("pipelines.cli.environments:up", "Create or update an environment.", ENVIRONMENTS),
@@ -48,7 +48,7 @@ VERBS = {
     "cluster": Verb("pipelines.cli.environments:cluster", "Prepare the cluster of an environment.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
-    "data": Verb("pipelines.cli.data:data", "Landing files, quarantined rows and versions of datasets.", DATA),
+    "data": Verb("pipelines.cli.data:data", "Manage landing files, quarantined rows and versions of datasets.", DATA),
     "contract": Verb("pipelines.cli.contracts:contract", "Check, compare, show and draft data contracts.", DATA),
     "catalog": Verb("pipelines.cli.datasets:catalog", "List, search and render the datasets.", DATA),
     "lineage": Verb(
@@ -59,7 +59,7 @@ VERBS = {
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "runs": Verb("pipelines.cli.run_queries:runs", "List, show and compare training runs and experiments.", MODELS),
     "predict": Verb(
-        "pipelines.cli.models:predict", "Predict by a request to an endpoint, or many rows by a job.", MODELS
+        "pipelines.cli.models:predict", "Send a request to an endpoint, or predict many rows by a job.", MODELS
     ),
     "release": Verb(
         "pipelines.cli.releases:release", "Write a bundle into a release file after verifying it.", RELEASES

@@ -32,8 +32,8 @@ TASKS = ("classification", "regression")
 def land(dataset: str, file: Path, only_check: bool, environment: str, target: str) -> None:
     """Check a data file against its contract and upload it.
 
-    Uploads FILE to the landing bucket of DATASET, where the ingest job reads it. A file that has landed is never
-    replaced. Rows whose key is in the table already are found at ingestion only.
+    Uploads FILE to the landing bucket of DATASET, where the ingest job reads it. A landed file is never
+    replaced. Rows whose key is already in the table are found only at ingestion.
     """
     from pipelines.data import landing
     from pipelines.data.row_quarantine import reason_lines
@@ -116,8 +116,8 @@ def new() -> None:
 def model(name: str, task: str, owner: str, dataset: str | None, target: str | None) -> None:
     """Create the model NAME, with an example contract and sample data.
 
-    The new model passes the tests unchanged. With --contract, its features are the other columns of the contract that
-    can be features; edit them, and the bounds, in model.yaml.
+    The new model passes the tests unchanged. With --contract, its features are all suitable columns of the contract;
+    edit them and the bounds in model.yaml.
     """
     from pipelines.declarations.starter import start_model, start_model_on
 
@@ -145,8 +145,8 @@ def model(name: str, task: str, owner: str, dataset: str | None, target: str | N
 @new.command()
 @click.argument("name")
 @click.option("--after", required=True, metavar="ENV", help="Environment that it promotes from.")
-@click.option("--cluster", metavar="NAME", help="Its EKS cluster; asked for, or <project>-NAME.")
-@click.option("--namespace", metavar="NAME", help="Its Kubernetes namespace; asked for, or models-NAME.")
+@click.option("--cluster", metavar="NAME", help="Its EKS cluster; suggested: <project>-NAME.")
+@click.option("--namespace", metavar="NAME", help="Its Kubernetes namespace; suggested: models-NAME.")
 @click.option("--region", metavar="REGION", help="Its AWS region; default: as in ENV.")
 @click.option("--disposable", is_flag=True, help="Its data may be deleted with it.")
 @click.option("--share-cluster", is_flag=True, help="Allow the cluster of another environment.")
@@ -161,9 +161,9 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, a release file without a bundle for each model, who approves its releases into
-    CODEOWNERS, and its name into the workflow that answers alarms. Asks for what must differ from other environments,
-    if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, the approvers of its releases
+    into CODEOWNERS, and its name into the workflow that handles alarms. In a terminal, asks for the cluster and the
+    namespace.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
     from pipelines.github.alarm_workflow import RESPOND, write_alarm_environments
@@ -183,9 +183,9 @@ def environment(
     for path in start_environment(project, chosen):
         click.echo(f"wrote {path.relative_to(project.root)}")
     if write_release_owners(Project(project.root)):
-        click.echo("changed .github/CODEOWNERS: look who approves releases to it")
+        click.echo("changed .github/CODEOWNERS: check the approvers of its releases")
     if write_alarm_environments(Project(project.root)):
-        click.echo(f"changed {RESPOND}: it answers the alarms of {name}")
+        click.echo(f"changed {RESPOND}: it handles the alarms of {name}")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 
@@ -206,7 +206,7 @@ def _ask(what: str, given: str | None, default: str) -> str:
     help="With --here: data file; default: the sample of the dataset.",
 )
 @click.option("--snapshot", metavar="ID", help="With --here and --env: snapshot of the dataset; default: the latest.")
-@click.option("--pinned", is_flag=True, help="Train the pinned image also if the working tree has other files.")
+@click.option("--pinned", is_flag=True, help="Train with the pinned image even if the working tree differs.")
 @click.option(
     "--unless",
     type=click.Choice(("empty", "unchanged")),
@@ -225,11 +225,11 @@ def train(
 ) -> None:
     """Train a model in an environment and register its bundle.
 
-    Runs the training job of MODEL in the pinned image, which must have the files of the working tree. The last line is
-    the digest of the bundle.
+    Runs the training job of MODEL in the pinned image, whose files must match the working tree. Prints the digest of
+    the bundle on the last line.
 
-    With --here, trains the working tree in this process, with your rights, and prints its metrics and what the gates
-    say. It is an experiment: it makes no bundle, so nothing can be released. To compare experiments, use `mlops runs`.
+    With --here, trains the working tree in this process, with your rights, and prints its metrics and the verdicts of
+    the gates. This is an experiment: it makes no bundle to release. To compare experiments, use `mlops runs`.
     """
     if here:
         if pinned or unless is not None:
@@ -313,8 +313,10 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
 @click.option("--dataset", metavar="NAME[@VERSION]", help="Predict the rows of a dataset version; `latest` by default.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Save as .parquet or .csv.")
 @click.option("--bundle", default="", metavar="DIGEST", help="Predict rows with this bundle; default: the live one.")
-@click.option("--direct", is_flag=True, help="Ask the load balancer; only the private network reaches it.")
-@click.option("--times", type=click.IntRange(1, 100_000), default=1, help="Send it so often, for example for the soak.")
+@click.option("--direct", is_flag=True, help="Send to the load balancer, which needs the private network.")
+@click.option(
+    "--times", type=click.IntRange(1, 100_000), default=1, help="Number of requests to send, for example for a soak."
+)
 @target_option
 def predict(
     model: str,
@@ -327,7 +329,7 @@ def predict(
     times: int,
     target: str,
 ) -> None:
-    """Predict by a request to an endpoint, or many rows by a job.
+    """Send a request to an endpoint, or predict many rows by a job.
 
     A request goes to one of the endpoint's pods through the Kubernetes API.
 

@@ -31,10 +31,10 @@ kind_option = click.option(
 
 
 def _kind(project: Project, name: str, given: str | None) -> ReportKind:
-    """Return what a name is the name of.
+    """Return whether a name is that of a dataset or a model.
 
     Raises:
-        MlopsError: it is the name of nothing, or of a dataset and a model.
+        MlopsError: the name is unknown, or both a dataset and a model have it.
     """
     is_dataset, is_model = name in project.dataset_names, name in project.model_names
     if given == "model" or (given is None and is_model and not is_dataset):
@@ -70,8 +70,8 @@ def monitor() -> None:
 def run(name: str, kind: str | None, environment: str, target: str) -> None:
     """Run the monitor of a model or a dataset now.
 
-    The job judges the last requests or the newest delivery, writes a report, and sends metrics. A verdict of `alarm`
-    does not fail the command.
+    The job judges the last requests or the newest delivery, writes a report, and sends metrics. An alarm does not
+    fail the command.
     """
     from pipelines.targets.workloads import run_model_monitor_job, run_monitor
 
@@ -87,7 +87,8 @@ def run(name: str, kind: str | None, environment: str, target: str) -> None:
 def compact(model: str, environment: str, target: str) -> None:
     """Compact the inference log of a model now.
 
-    Hours that ended at least an hour ago become Parquet files. What they replaced is removed by a run an hour later.
+    Turns hours that ended at least an hour ago into Parquet files. A run at least an hour later removes the lines that
+    they replace.
     """
     from pipelines.targets.workloads import run_log_compaction
 
@@ -97,7 +98,7 @@ def compact(model: str, environment: str, target: str) -> None:
 @monitor.command()
 @click.argument("name")
 @click.option(
-    "--report", "start", default="", metavar="NAME", help="A report, or the start of its name; else the newest."
+    "--report", "start", default="", metavar="NAME", help="A report, or the start of its name; default: the newest."
 )
 @click.option("--all", "every_check", is_flag=True, help="Show checks that are ok, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
@@ -132,7 +133,7 @@ def show(
 @environment_option
 @target_option
 def list_reports(name: str, kind: str | None, environment: str, target: str) -> None:
-    """List the reports of a monitor, the newest first."""
+    """List the reports of a monitor, newest first."""
     from pipelines.monitoring.monitor_reports import report_names
 
     opened = open_target(target)
@@ -150,7 +151,7 @@ def list_reports(name: str, kind: str | None, environment: str, target: str) -> 
 @monitor.command()
 @click.argument("name")
 @click.option(
-    "--report", "start", default="", metavar="NAME", help="A report, or the start of its name; else the newest."
+    "--report", "start", default="", metavar="NAME", help="A report, or the start of its name; default: the newest."
 )
 @click.option(
     "--output",

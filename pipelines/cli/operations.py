@@ -25,7 +25,7 @@ _COLOURS = {"alarm": "red", "response": "yellow"}
 def status(environment: str, as_json: bool, target: str) -> None:
     """Show releases, rollouts, alarms, monitors and responses.
 
-    What cannot be read is `not visible`, with the reason. Changes nothing.
+    Read-only. What cannot be read is shown as `not visible`, with the reason.
     """
     from pipelines.promotion.status import read_status
     from pipelines.promotion.status_lines import status_json, status_lines

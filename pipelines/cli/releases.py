@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLE_TIME = "2026-03-02T10:00:00+00:00"
 
 bundle_option = click.option("--bundle", metavar="DIGEST", help="Digest of the bundle: sha256:…")
-live_option = click.option("--live", is_flag=True, help="Name the bundle that is live, or none, after a failure.")
+live_option = click.option("--live", is_flag=True, help="Name the live bundle, or none, after a failed deployment.")
 
 
 def _check_choice(bundle: str | None, live: bool) -> None:
@@ -38,8 +38,8 @@ def _check_choice(bundle: str | None, live: bool) -> None:
 def release(model: str, environment: str, bundle: str | None, live: bool, target: str) -> None:
     """Write a bundle into a release file after verifying it.
 
-    The release file of MODEL then names the bundle and the live one that it replaces. With --live, it names the bundle
-    that is live, which brings git and the environment into agreement after a deployment that was refused or failed.
+    Writes the bundle, and the live one that it replaces, into the release file of MODEL. With --live, names the live
+    bundle again: this brings git and the environment into agreement after a deployment that was refused or failed.
     """
     from pipelines.promotion.propose import write_live_release, write_release
 
@@ -62,7 +62,7 @@ def release(model: str, environment: str, bundle: str | None, live: bool, target
 def propose(model: str, environment: str, bundle: str | None, live: bool, target: str) -> None:
     """Open or update the pull request that releases a bundle.
 
-    With --live, it makes the release file name the bundle that is live.
+    With --live, the pull request makes the release file name the live bundle again.
     """
     from pipelines.promotion.propose import propose_live, propose_release
 
@@ -197,7 +197,9 @@ def _parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise MlopsError(f"{text!r} is not a valid ISO 8601 timestamp", fix=f"for example {EXAMPLE_TIME}") from None
+        raise MlopsError(
+            f"{text!r} is not a valid ISO 8601 timestamp", fix=f"write a time such as {EXAMPLE_TIME}"
+        ) from None
     if time.tzinfo is None:
-        raise MlopsError(f"{text!r} has no time zone", fix=f"for example {EXAMPLE_TIME}")
+        raise MlopsError(f"{text!r} has no time zone", fix=f"write a time such as {EXAMPLE_TIME}")
     return time

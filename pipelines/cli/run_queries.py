@@ -90,7 +90,7 @@ def _read(
 def list_runs(
     model: str, metric: str, as_json: bool, environment: str | None, here: bool, last: int, target: str
 ) -> None:
-    """List the runs of a model, the newest first.
+    """List the runs of a model, newest first.
 
     A run has registered a bundle. An experiment is a training by `mlops train --here`; it is a file in this working
     tree, has no bundle and cannot be released.
@@ -158,8 +158,8 @@ def show(model: str, run: str, as_json: bool, environment: str | None, here: boo
 @click.argument("names", metavar="[RUN]...", nargs=-1)
 @click.option("--sort", default="", metavar="METRIC", help="Best first by this metric, or `time`; default: champion's.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Show this metric; can be repeated.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to show it.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the output to this file.")
 @source_options(500)
 def compare(
     model: str,

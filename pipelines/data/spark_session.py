@@ -149,7 +149,7 @@ def run_sail(**settings: str) -> Iterator[str]:
         finally:
             process.kill()
             process.wait()
-    raise MlopsError(f"the Sail server of this machine does not start: {problem}", fix="look at its messages above")
+    raise MlopsError(f"the Sail server of this machine does not start: {problem}", fix="see its messages above")
 
 
 def _free_port() -> int:

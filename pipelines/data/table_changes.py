@@ -159,7 +159,7 @@ def _roll_back(
     target = find_version(versions, snapshot, contract.name)
     undone = undone_versions(versions, target, contract.name)
     if not undone:
-        log(f"{contract.name}: {target.snapshot} is the current version already")
+        log(f"{contract.name}: {target.snapshot} is already the current version")
         return
     why = f"rolled back to {target.snapshot}: {reason}" if reason else f"rolled back to {target.snapshot}"
     remaining = {version.batch for version in versions if version.is_included and version not in undone}

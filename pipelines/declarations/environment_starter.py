@@ -80,12 +80,12 @@ def check_choices(project: Project, chosen: NewEnvironment) -> None:
             raise MlopsError(
                 f"the namespace {chosen.namespace} of the cluster {chosen.cluster} belongs to {name}: expected a "
                 "namespace that no environment has",
-                fix="--namespace, or --cluster",
+                fix="choose another --namespace or --cluster",
             )
         if not chosen.shares_cluster:
             raise MlopsError(
                 f"the cluster {chosen.cluster} belongs to {name}: expected a cluster that no environment has",
-                fix="--cluster; or --share-cluster if both shall use it, in different namespaces",
+                fix="choose another --cluster, or add --share-cluster and choose another --namespace",
             )
 
 

@@ -29,7 +29,7 @@ def explain(error: BaseException) -> MlopsError | None:
     if isinstance(error, MlopsError):
         return error
     if isinstance(error, MemoryError):
-        return MlopsError("this process has no memory left", fix="give it more memory, or less to do")
+        return MlopsError("this process has no memory left", fix="give it more memory, or less data")
     package = type(error).__module__.partition(".")[0]
     if package == "botocore":
         return _of_aws(error)
@@ -38,9 +38,11 @@ def explain(error: BaseException) -> MlopsError | None:
     if package in ("httpx", "httpx2", "httpcore", "urllib3"):
         return MlopsError(f"a server does not answer: {_shown(error)}", fix="check the network, and try again")
     if package == "pyiceberg":
-        return MlopsError(f"the table cannot be used: {_shown(error)}", fix="try again; if it stays, look at the table")
+        return MlopsError(
+            f"the table cannot be used: {_shown(error)}", fix="try again; if it happens again, check the table"
+        )
     if type(error).__name__ == "TimeoutExpired" and package == "subprocess":
-        return MlopsError(_shown(error), fix="try again; if it stays, run the command by hand")
+        return MlopsError(_shown(error), fix="try again; if it happens again, run the command by hand")
     return _of_machine(error) if isinstance(error, OSError) else None
 
 
@@ -117,7 +119,11 @@ def _of_cluster(error: Any) -> MlopsError:
         return MlopsError(
             f"the cluster denied it: {_shown(error)}", fix="ask for the role: mlops cluster roles --env ENV"
         )
-    fix = "set KUBECONFIG to a valid file" if code is None else "try again; if it stays, look at the object by kubectl"
+    fix = (
+        "set KUBECONFIG to a valid file"
+        if code is None
+        else "try again; if it happens again, check the object by kubectl"
+    )
     return MlopsError(f"the cluster cannot be used: {_shown(error)}", fix=fix)
 
 

@@ -150,7 +150,7 @@ def _variables(facts: RepositoryFacts, wanted: WantedSettings, options: SetupOpt
         if options.app:
             raise MlopsError(
                 f"the GitHub App {options.app}: {facts.app.why}",
-                fix="give the last part of https://github.com/apps/<slug>, signed in as its owner",
+                fix="pass the last part of https://github.com/apps/<slug>, and sign in as its owner",
             )
     elif facts.app is not None:
         known.setdefault(REPOSITORY, {})

@@ -283,7 +283,7 @@ def wanted_ruleset(found: Mapping[str, Any] | None, app: int | None) -> dict[str
 def apply_setup(gh: Gh, changes: Sequence[Change], *, key: str = "") -> Iterator[tuple[Change, GitHubError | None]]:
     """Send the requests, and yield each change with the error that ended it, if any.
 
-    A change that fails does not stop the others. Run the same again to finish.
+    A change that fails does not stop the others. Run the command again to finish.
 
     Args:
         gh: the repository.

@@ -85,7 +85,7 @@ def check_columns_of(
     if missing := [column for column in expected if column not in schema.names]:
         raise RefusedInputError(
             f"{name} cannot be predicted: expected the columns {', '.join(expected)}, found no {', '.join(missing)}",
-            fix="add the columns; others may stay, and are not read",
+            fix="add the columns; other columns are ignored",
         )
     wrong = []
     for column, (kind, fits) in expected.items():

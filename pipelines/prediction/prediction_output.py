@@ -31,7 +31,7 @@ def check_output(path: Path) -> None:
             f"found {path.name!r}"
         )
     if not path.absolute().parent.is_dir():
-        raise MlopsError(f"{path} cannot be written: its folder does not exist", fix="make the folder first")
+        raise MlopsError(f"{path} cannot be written: its folder does not exist", fix="create the folder first")
 
 
 def save_predictions(place: TablePlace, dataset: str, snapshot: str, path: Path) -> int:

@@ -26,7 +26,7 @@ ENDING = ("deprecated", "retired")
 
 @dataclass(frozen=True)
 class ContractChange:
-    """What a change of a contract means for its consumers.
+    """Effects of a contract change on its consumers.
 
     Attributes:
         refused: breaking changes that the contract's version does not announce.

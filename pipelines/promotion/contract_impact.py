@@ -39,7 +39,7 @@ class LiveReader:
 
 @dataclass(frozen=True)
 class ContractImpact:
-    """What a change of a contract means.
+    """Effects of a contract change.
 
     Attributes:
         file: path of the contract.
@@ -49,7 +49,7 @@ class ContractImpact:
         level: the part of the version that they must raise; None if there are none.
         required: the least version that announces them; None if there are none, or a draft binds nobody.
         announced: True if the new version is high enough, and the table can make every change.
-        refused: True if the check of pull requests refuses it: it breaks consumers, and its version does not say so.
+        refused: True if the check of pull requests refuses it: a breaking change that its version does not announce.
         readers: column → models that have it as a feature or target.
         released: model → environments that its release files name a bundle for.
         live: column → live releases that read it, by lineage; empty without facts.

@@ -1,4 +1,4 @@
-"""Explain why git, the ledger and what is served disagree, and what brings them into agreement."""
+"""Explain why git, the ledger and the served bundle disagree, and how to bring them into agreement."""
 
 from __future__ import annotations
 

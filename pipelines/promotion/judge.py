@@ -1,4 +1,4 @@
-"""Judge a pull request: what it does to releases, and the images that it pins."""
+"""Judge a pull request: its changes of release files, and the images that it pins."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from pipelines.targets import Preview, Target
 def judge_absence(
     target: Target, descriptors: Mapping[str, EnvironmentDescriptor], file: ReleaseFileChange, log: Log
 ) -> list[str]:
-    """Return why a release file may not be removed, or may not name no bundle; empty if it may."""
+    """Return why a release file may not be removed, or lose its bundle; empty if it may."""
     where = f"{file.model} in {file.environment}"
     removed = file.kind == "removal"
     if file.environment not in target.project.environments and target.outputs(file.environment):

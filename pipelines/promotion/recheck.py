@@ -1,4 +1,4 @@
-"""Ask the gates again about open pull requests that only have to wait: for a soak, a freeze, a scan result."""
+"""Run the gates again for open pull requests that only have to wait: for a soak, a freeze or a scan result."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) 
         now: the current time.
     """
     if run is None:
-        return "leave", "the gates were never asked"
+        return "leave", "the gates never ran"
     if run.status != "completed":
-        return "leave", "the gates are being asked"
+        return "leave", "the gates are running"
     if run.conclusion == "success":
         return "leave", "the gates pass"
     lasting = [gate for gate, outcome in outcomes.items() if outcome == "fail" and gate not in PASS_WITH_TIME]
@@ -78,10 +78,10 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) 
 
 
 def recheck(project: Project, log: Log) -> None:
-    """Ask the gates again about every open pull request that only has to wait.
+    """Run the gates again for every open pull request that only has to wait.
 
     Raises:
-        MlopsError: GitHub refuses. Pull requests before it were asked.
+        MlopsError: GitHub refuses. Earlier pull requests were handled.
     """
     gh, now = Gh.find(project.root), datetime.now(UTC)
     fields = "number,headRefOid,isCrossRepository"
@@ -96,7 +96,7 @@ def recheck(project: Project, log: Log) -> None:
             gh.run("run", "rerun", str(run.number), "--failed")
         elif action == "renew":
             renew(gh, pull["number"])
-        log(f"pull request {pull['number']}: {'asked again' if action != 'leave' else 'left'}: {why}")
+        log(f"pull request {pull['number']}: {'gates started again' if action != 'leave' else 'skipped'}: {why}")
 
 
 def _newest_run(gh: Gh, commit: str) -> GateRun | None:

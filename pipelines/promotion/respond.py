@@ -28,10 +28,10 @@ ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
 
 @keep_connected()
 def respond(target: Target, alarm: Alarm, log: Log) -> None:
-    """Respond to an alarm, and record what became of it.
+    """Respond to an alarm, and record the outcome.
 
-    An alarm that was handled before is not handled again. One that names a bundle that is neither live nor on trial is
-    ignored. A rollback that people must decide about becomes a question.
+    An alarm is handled once, and ignored if it names a bundle that is neither live nor on trial. If people must decide
+    about a rollback, an issue asks them.
 
     Args:
         target: where the environments live.

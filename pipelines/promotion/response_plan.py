@@ -1,4 +1,4 @@
-"""Decide whether an alarm is answered, ignored, or put to people. Pure functions."""
+"""Decide whether an alarm gets its response, is ignored, or becomes a question to people. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipelines.registry.response_outcomes import ResponseOutcome
 
 @dataclass(frozen=True)
 class AlarmFacts:
-    """What is known when an alarm arrives.
+    """Facts about an alarm.
 
     Attributes:
         concerned: bundles that are live, on trial, or stopped and not yet taken back; those that an alarm can be about.
-        handled: what became of the same alarm before; None if it is new.
-        recent: what became of other alarms about the same model and environment lately, in any order.
+        handled: outcome of the same alarm before; None if it is new.
+        recent: outcomes of other recent alarms about the same model and environment, in any order.
         now: the present time.
         traffic: the bundles of the model; None if they were not needed.
     """
@@ -34,9 +34,9 @@ class AlarmFacts:
 def handled_before(alarm: Alarm, outcomes: Sequence[ResponseOutcome]) -> ResponseOutcome | None:
     """Return the outcome of the same alarm; None if it is new.
 
-    The id alone does not say so: everyone with write access can send an alarm, and may know the id of the next one.
-    Only an alarm that asked for the same, for the same reason, counts, and only if that was done. All responses may be
-    repeated: a bundle that was left is no longer live, and a training starts a cool-down.
+    The id alone does not prove it: everyone with write access can send an alarm, and may know the id of the next one.
+    Only an alarm that requested the same, for the same reason, counts, and only if the response was carried out. All
+    responses may be repeated: a bundle that was rolled back is no longer live, and a training starts a cool-down.
 
     Args:
         alarm: the alarm.

@@ -56,10 +56,10 @@ def restore_release(project: Project, model: str, environment: str, target: str,
 
 
 def inert(reason: str) -> str:
-    """Return a reason for a commit message, in which GitHub takes nothing for a command.
+    """Return a reason for a commit message, in which GitHub finds no command.
 
     A monitor writes reasons. `[skip ci]` would start no deployment of the commit, `fixes #5` would close an issue, and
-    `@name` would notify someone. Behind `Reason: `, `skip-checks: true` is no trailer.
+    `@name` would notify someone. After `Reason: `, `skip-checks: true` is not a trailer.
     """
     shown = words(reason)
     for mark in "[#@":

@@ -1,7 +1,7 @@
 """Roll back to the bundle that was live before, or stop a bundle on trial: traffic first, then git, then the ledger.
 
-The quarantine is written before traffic moves. It is what a killed rollback leaves: run again, it goes on, and no
-deployment brings the bundle back meanwhile. The ledger is written last.
+The quarantine is written before traffic moves. So a rollback that was killed continues when it is run again, and until
+then no deployment brings the bundle back. The ledger is written last.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pipelines.registry.ledger import Entry, Ledger
 
 @dataclass(frozen=True)
 class TrafficFacts:
-    """What is known about the bundles of a model in an environment.
+    """Facts about the bundles of a model in an environment.
 
     Attributes:
         served: the bundle that the Rollout names; None if there is no Rollout.
@@ -127,8 +127,8 @@ def plan_rollback(
 def may_roll_back_automatically(facts: TrafficFacts, suspect: str | None) -> bool:
     """Return whether an alarm may roll back without a person.
 
-    It may not undo a rollback: a faulty monitor, false labels or a changed world could otherwise walk back through the
-    history. It may stop a bundle on trial, but one that names the live bundle would leave that one.
+    After a rollback it may not: a faulty monitor, false labels or changed data could otherwise walk back through the
+    history. It may stop a bundle on trial, but an alarm that names the live bundle would roll back the live one.
 
     Args:
         facts: the facts.

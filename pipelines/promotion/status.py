@@ -63,8 +63,8 @@ class ModelStatus:
         served: the bundle that the Rollout names; None if there is no Rollout.
         rollout: the phase of the Rollout, with its message; "" if there is none.
         monitor: the last run of its monitor; None if there was none.
-        open_alarms: alarms that nothing has answered yet, the newest first.
-        responses: the last answers to alarms, the newest first.
+        open_alarms: alarms without a response yet, newest first.
+        responses: the last responses to alarms, newest first.
         unseen: part → why it is not visible.
     """
 

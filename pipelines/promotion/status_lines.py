@@ -35,7 +35,8 @@ def _model_lines(one: ModelStatus) -> Iterator[str]:
     if "ledger" not in one.unseen:
         yield f"    live       {short_digest(one.live)}"
         if one.declared != one.live:
-            yield f"    declared   {short_digest(one.declared)} in this checkout: git pull; if it stays, mlops audit"
+            remedy = "run git pull; if it still differs, run mlops audit"
+            yield f"    declared   {short_digest(one.declared)} in this checkout: {remedy}"
     if "rollout" not in one.unseen and (one.rollout or one.live is not None):
         named = f"{short_digest(one.served)}, " if one.served != one.live else ""
         yield f"    rollout    {named}{one.rollout or 'none'}"

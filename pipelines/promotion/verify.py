@@ -55,8 +55,8 @@ def verify(
 ) -> Verification:
     """Verify that an endpoint's load balancer sends its traffic to pods that each serve a bundle well.
 
-    Every pod must serve the bundle, predict what it should, and be fast enough. What is not there yet is waited for,
-    within bounds; a wrong answer fails at once.
+    Every pod must serve the bundle, predict what it should, and be fast enough. Waits, within bounds, for
+    what AWS does late; a wrong answer fails at once.
 
     The servers measure the latency, because the way through the Kubernetes API says nothing about them. Requests of
     other clients at that time count, so the median must meet the budget, which is for the 99th percentile.
@@ -113,7 +113,7 @@ def _verify_pods(
 
 
 def _verify_pod(pod: EndpointClient, digest: str, golden: GoldenPredictions, budget_ms: float) -> LatencyHistogram:
-    """Verify one pod, and return the latency of the requests that it answered meanwhile."""
+    """Verify one pod, and return the latency of the requests that it answered during that time."""
     served = pod.served()
     if served != digest:
         raise MlopsError(f"bundle that {pod.url} serves: expected {digest}, found {served}")

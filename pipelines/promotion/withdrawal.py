@@ -82,7 +82,7 @@ def _open_window(freezes: Sequence[FreezeWindow], now: datetime) -> FreezeWindow
 
 
 def refuse_untold(model: str, environment: str, live: str | None, *, removed: bool) -> None:
-    """Refuse a change that would take a live model away without saying so.
+    """Refuse a change that would remove a live model without a withdrawal.
 
     Args:
         model, environment: of the release file.
@@ -105,7 +105,7 @@ def refuse_untold(model: str, environment: str, live: str | None, *, removed: bo
 def check_withdrawal(
     descriptor: EnvironmentDescriptor, release: Release, freezes: Sequence[FreezeWindow], now: datetime
 ) -> None:
-    """Check that a release without a bundle takes nothing away that it does not name, nor in a freeze.
+    """Check that a release without a bundle removes only the bundle that it names, and not in a freeze.
 
     The gates judged it on the pull request, which may have been merged later.
 

@@ -78,7 +78,7 @@ def record_image(
         except store.PreconditionFailedError:
             continue  # another deployment recorded the image first
         return record
-    raise MlopsError(f"the record of the {image} image {digest} changes all the time", fix="run the deployment again")
+    raise MlopsError(f"the record of the {image} image {digest} keeps changing", fix="run the deployment again")
 
 
 def read_image_record(descriptor: EnvironmentDescriptor, image: ImageName, digest: str) -> ImageRecord | None:

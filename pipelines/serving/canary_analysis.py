@@ -1,8 +1,8 @@
 """Canary analysis: compare the requests that a canary answered with those of the live pods.
 
-Two keys are needed to find harm: the difference is significant by a sequential test, so that looking often is sound,
-and the canary breaks a bound that its `model.yaml` declares. So a difference that nobody would notice does not stop a
-release, and neither does trouble that the live pods have as well.
+Harm needs two conditions: the difference is significant by a sequential test, which allows any number of looks, and the
+canary breaks a bound that its `model.yaml` declares. So a difference that nobody would notice does not stop a release,
+nor do errors that the live pods have as well.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MOST_REQUESTS = 10**8
 
 @dataclass(frozen=True, kw_only=True)
 class RequestTotals:
-    """What pods answered in some time.
+    """Requests that pods answered in some time.
 
     Attributes:
         requests: number of requests.
@@ -99,7 +99,7 @@ class CanaryFinding:
 
     @property
     def is_harm(self) -> bool:
-        """True if both keys agree."""
+        """True if both conditions hold."""
         return self.is_significant and self.breaks_bound
 
     def __str__(self) -> str:
@@ -116,7 +116,7 @@ class CanaryFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryVerdict:
-    """What is known about a canary.
+    """Verdict on a canary.
 
     Attributes:
         outcome: `failed` if harm was found; `passed` if there were enough requests to find it; else `inconclusive`.
@@ -176,7 +176,7 @@ def judge_canary(
     golden_deviation: float = 0.0,
     copied: bool = False,
 ) -> CanaryVerdict:
-    """Compare a canary with the live pods over the same time. May be asked again after every request.
+    """Compare a canary with the live pods over the same time. Can be called after every request.
 
     Without requests on one side the outcome is `inconclusive`: missing data neither stops a canary nor lets it pass.
 

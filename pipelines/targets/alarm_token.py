@@ -32,7 +32,7 @@ def set_alarm_token(project: Project, environment: str, token: str) -> None:
     """
     github = delivery(project, environment)
     if not token.strip() or any(letter.isspace() for letter in token.strip()):
-        raise MlopsError("the token: expected one word, found none or several", fix="pass only the token, by a file")
+        raise MlopsError("the token: expected one word, found none or several", fix="put only the token into the file")
     _check(Gh(project.root, github.repository, token.strip()), github.repository)
     client = clients.client("events", project.stack(environment).config.region)
     key = {"ApiKeyName": _HEADER, "ApiKeyValue": f"Bearer {token.strip()}"}
@@ -45,12 +45,12 @@ def set_alarm_token(project: Project, environment: str, token: str) -> None:
     except (BotoCoreError, ClientError) as error:
         if getattr(error, "response", {}).get("Error", {}).get("Code") == "ResourceNotFoundException":
             raise MlopsError(
-                f"{environment} has no connection to GitHub yet", fix=f"mlops up --env {environment}, then this again"
+                f"{environment} has no connection to GitHub yet", fix=f"mlops up --env {environment}, then try again"
             ) from None
         raise MlopsError(
             f"the token was not set: {error}",
-            fix="as an administrator of the account: you need events:UpdateConnection, and secretsmanager:UpdateSecret "
-            "for the secrets events!connection/*",
+            fix="sign in as an administrator of the account: this needs events:UpdateConnection, and "
+            "secretsmanager:UpdateSecret for the secrets events!connection/*",
         ) from None
 
 

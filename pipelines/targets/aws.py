@@ -24,10 +24,10 @@ from pipelines.targets.policy_pack import pack_options
 from pipelines.targets.state_bucket import StackLocks
 from pipelines.targets.target import Finding, Operation, Preview, Target
 
-_AGAIN = "do what its error above says, then run the same again: it continues where it stopped"
+_AGAIN = "do what its error above says, then run the command again: it continues where it stopped"
 _TEAR_DOWN = (
     "if a resource is protected, deploy the environment with `disposable: true` first "
-    "(docs/platform-engineer.md#remove-an-environment). Then run the same again: it continues where it stopped"
+    "(docs/platform-engineer.md#remove-an-environment). Then run the command again: it continues where it stopped"
 )
 
 
@@ -52,7 +52,8 @@ class AwsTarget(Target):
         confirmed = [] if operation == "preview" else ["--yes"]
         # A rollback changes the cluster, and Pulumi compares the program with its state only.
         confirmed += ["--refresh"] if operation == "up" else []
-        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
+        shown = [] if self.brief else ["--diff"]
+        command = ["pulumi", operation, "--stack", environment, "--non-interactive", *shown, *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
             if foundation_only:
                 environ[FOUNDATION_ONLY] = "1"

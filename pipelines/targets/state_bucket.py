@@ -80,7 +80,7 @@ class StackLocks:
         except ValueError as error:
             raise MlopsError(
                 f"s3://{self.bucket}/{self.record_key} is not the record of a holder: {first_problem(error)}",
-                fix="look at it, and delete it if no one works on the stack",
+                fix="inspect it, and delete it if nobody works on the stack",
             ) from None
 
     def write_record(self, record: HolderRecord, etag: str) -> str:
@@ -131,7 +131,7 @@ class StackLocks:
             raise MlopsError(
                 f"s3://{self.bucket}/{key} is not a lock of Pulumi: expected JSON with pid, username, hostname and "
                 f"timestamp, found {content[:80]!r}",
-                fix="look at it, and delete it if no one works on the stack",
+                fix="inspect it, and delete it if nobody works on the stack",
             ) from None
 
 

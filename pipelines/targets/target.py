@@ -61,6 +61,7 @@ class Target(ABC):
     Attributes:
         name: value of the option `--target`.
         project: the repository that declares the environments.
+        brief: whether `apply` sums up what it creates instead of printing each resource.
         publishing: how to make an environment run an image of the working tree; `{environment}` is its name.
     """
 
@@ -69,6 +70,7 @@ class Target(ABC):
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self.brief = False
 
     @abstractmethod
     def connect(self) -> None:

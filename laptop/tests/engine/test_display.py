@@ -147,20 +147,32 @@ def test_why_resources_are_only_recorded_is_said_once() -> None:
     assert lines[1] == "     no effect on the laptop: moto has none"
 
 
-def test_an_overview_counts_resources_per_component_and_shows_failures() -> None:
+def test_an_overview_sums_up_what_is_created_per_component_and_shows_the_rest() -> None:
     stream = io.StringIO()
     overview = Overview(stream)
-    for number in range(3):
-        overview.ended(
-            ResourceStep(
-                StepKind.CREATE, f"urn:pulumi:dev::shop::mlops:storage:Storage$aws:s3/bucket:Bucket::b{number}"
-            )
-        )
-    overview.ended(ResourceStep(StepKind.CREATE, "urn:pulumi:dev::shop::mlops:storage:Storage::storage"))
-    overview.ended(
-        ResourceStep(StepKind.CREATE, "urn:pulumi:dev::shop::mlops:registry:Registry$aws:kms/key:Key::k", error="no")
-    )
-    overview.summary({"create": 4, "failed": 1}, 1.0)
-    failed, _, _, counts, total = stream.getvalue().splitlines()
-    assert failed == " + aws:kms/key:Key  k  failed"
-    assert (counts, total.startswith("Resources: + 4 created, 1 failed")) == ("   storage 3, registry 1", True)
+    storage, care = (f"urn:pulumi:dev::shop::mlops:{name}" for name in ("storage:Storage", "data:TableCare"))
+    created = [
+        f"{storage}::storage",
+        *(f"{storage}$aws:s3/bucket:Bucket::b{number}" for number in range(3)),
+        *(f"{care}::{name}" for name in ("orders", "customers")),
+        *(f"{care}$mlops:identity:Workload$aws:iam/role:Role::{name}" for name in ("orders", "customers")),
+    ]
+    for urn in created:
+        overview.began(ResourceStep(StepKind.CREATE, urn))
+        overview.ended(ResourceStep(StepKind.CREATE, urn))
+    bucket = f"{storage}$aws:s3/bucket:Bucket::old"
+    overview.ended(ResourceStep(StepKind.UPDATE, bucket, changes=(PropertyChange("tags.owner", "ann", "ben"),)))
+    overview.ended(ResourceStep(StepKind.DELETE, bucket))
+    overview.ended(ResourceStep(StepKind.CREATE, f"{storage}$aws:kms/key:Key::k", error="denied"))
+    overview.summary({"create": 8, "failed": 1}, 1.0)
+    assert stream.getvalue().splitlines() == [
+        " ~ aws:s3/bucket:Bucket  old  update",
+        '     ~ tags.owner: "ann" => "ben"',
+        " - aws:s3/bucket:Bucket  old  delete",
+        " + aws:kms/key:Key  k  failed",
+        f"     {storage}$aws:kms/key:Key::k",
+        "     denied",
+        " + storage     3 created",
+        " + table care  2 created for customers, orders",
+        "Resources: + 8 created, 1 failed; Duration 1.0s",
+    ]

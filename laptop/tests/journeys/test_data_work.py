@@ -38,7 +38,7 @@ def test_a_wider_contract_is_refused_without_a_new_version_and_names_the_release
 
 
 def test_a_row_in_quarantine_is_replayed_under_the_new_contract(shown: str) -> None:
-    assert "row 405: sex: invalidValues" in part(shown, "Some rows broke the contract")
+    assert "row 405: sex: invalidValues" in part(shown, "Some rows break the contract")
     replayed = part(shown, "Check the rows in quarantine again")
     assert "first.csv: 401 of 405 rows in the table, 4 in quarantine" in replayed and "row 405" not in replayed
 

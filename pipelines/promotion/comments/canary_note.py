@@ -1,4 +1,4 @@
-"""What the comment on a release's pull request says about the canary checks to come."""
+"""Note on the coming canary checks, for the comment on a release's pull request."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ def contract(facts: Facts) -> Verdict:
     """Refuse a bundle whose data contract has breaking changes."""
     threshold = "no breaking change"
     if facts.contract_breaks is None:
-        fix = "mend what the reason names, then run the gates again"
+        fix = "fix what the reason names, then run the gates again"
         return inconclusive("contract", threshold, facts.missing("contract_breaks"), fix)
     if facts.contract_breaks:
         count = len(facts.contract_breaks)

@@ -89,7 +89,7 @@ def test_failed_changes_end_in_an_error_that_says_how_to_finish(
     assert main(["github", "setup", "--app", "example-mlops", "--apply"]) == 1
     output = capsys.readouterr()
     assert "failed  main: pull request" in output.out and "Upgrade to GitHub Pro" in output.out
-    assert "1 of 10 changes failed" in output.err and "run the same again" in output.err
+    assert "1 of 10 changes failed" in output.err and "run the command again" in output.err
 
 
 @pytest.mark.parametrize("option", ["--owner", "--reviewer"])

@@ -214,7 +214,7 @@ def test_the_alarms_of_a_new_environment_are_answered(project: Project) -> None:
     )
     file.write_text(before)
     done = add_environment("qa", "--after", "staging")
-    assert "changed .github/workflows/respond.yml: it answers the alarms of qa" in done.output
+    assert "changed .github/workflows/respond.yml: it handles the alarms of qa" in done.output
     assert CliRunner().invoke(mlops, ["validate"]).exit_code == 0
     file.write_text(before)
     assert "expected qa in the list" in str(CliRunner().invoke(mlops, ["validate"]).exception)

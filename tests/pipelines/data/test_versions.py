@@ -115,7 +115,7 @@ def test_a_rollback_lasts_and_a_released_file_comes_back(dev: EnvironmentDescrip
     states = {status.file: status.description for status in read_status(dev, "visits")}
     assert states["b.csv"] == f"dropped: rolled back to {first}: wrong units"
     assert [version.is_included for version in versions(dev)] == [False, False, True]
-    assert change(dev, action="rollback", snapshots=[first]) == [f"visits: {first} is the current version already"]
+    assert change(dev, action="rollback", snapshots=[first]) == [f"visits: {first} is already the current version"]
     with pytest.raises(MlopsError, match=r"cannot be rolled back to \d+: expected an earlier state"):
         change(dev, action="rollback", snapshots=[third])
     (record,) = run(dev, only="b.csv", replay=True)

@@ -1,4 +1,4 @@
-"""Which pull requests are asked again, and how."""
+"""Which pull requests run the gates again, and how."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GOLDEN = Path(__file__).parent / "golden"
 @pytest.mark.parametrize(
     ("run", "outcomes", "action", "why"),
     [
-        (None, {}, "leave", "the gates were never asked"),
-        (replace(RUN, status="in_progress"), {"soak": "fail"}, "leave", "are being asked"),
+        (None, {}, "leave", "the gates never ran"),
+        (replace(RUN, status="in_progress"), {"soak": "fail"}, "leave", "are running"),
         (replace(RUN, conclusion="success"), {}, "leave", "the gates pass"),
         (RUN, {"scope": "pass", "soak": "fail"}, "rerun", "soak"),
         (RUN, {"soak": "fail", "freeze": "fail"}, "rerun", "soak, freeze"),
@@ -38,7 +38,7 @@ GOLDEN = Path(__file__).parent / "golden"
         (replace(RUN, created=NOW - OLDEST), {"soak": "fail"}, "renew", "soak"),
     ],
 )
-def test_a_pull_request_is_asked_again_if_it_only_has_to_wait(
+def test_the_gates_run_again_for_a_pull_request_that_only_has_to_wait(
     run: GateRun | None, outcomes: dict[str, Outcome], action: str, why: str
 ) -> None:
     found = decide(run, outcomes, NOW)

@@ -78,7 +78,10 @@ def test_differences_alarms_and_responses_are_shown() -> None:
     shown = lines(
         model(declared=OTHER, served=OTHER, rollout="Paused", monitor=run, open_alarms=[found], responses=[outcome()])
     )
-    assert "    declared   sha256:bbbbbbbbbbbb in this checkout: git pull; if it stays, mlops audit" in shown
+    assert (
+        "    declared   sha256:bbbbbbbbbbbb in this checkout: run git pull; if it still differs, run mlops audit"
+        in shown
+    )
     assert "    rollout    sha256:bbbbbbbbbbbb, Paused" in shown
     assert "    monitor    alarm: errors, 2026-03-02 00:00 UTC" in shown
     assert f"    alarm      2026-03-02 00:00 UTC roll-back: errors: errors is off (open, {found.id})" in shown

@@ -96,6 +96,20 @@ def test_everything_that_runs_the_program_applies_the_policy_pack(
     assert [call[call.index("--policy-pack") + 1] for call in calls] == [rules] * 4
 
 
+def test_an_update_shows_the_properties_of_each_resource_unless_it_is_brief(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = install(tmp_path, monkeypatch)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file://~")
+    monkeypatch.setattr("pipelines.targets.aws.resolve_interrupted_update", lambda *_: None)
+    target = AwsTarget(project)
+    target.apply("up", "dev")
+    target.brief = True
+    target.apply("up", "dev")
+    calls = [json.loads(line)[0] for line in notes.read_text().splitlines()]
+    assert ["--diff" in call for call in calls if call[0] == "up"] == [True, False]
+
+
 def break_interpreter(pack: Path) -> None:
     pack.joinpath("PulumiPolicy.yaml").write_text("runtime: {name: python, options: {virtualenv: ../../missing}}\n")
 
@@ -153,7 +167,7 @@ def test_a_program_that_fails_is_an_error_or_drift(
     install(tmp_path, monkeypatch, status=255)
     with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255") as failed:
         AwsTarget(project).apply("preview", "dev")
-    assert "run the same again" in failed.value.fix
+    assert "run the command again" in failed.value.fix
     assert "    1 unchanged" in AwsTarget(project).drift("dev")
 
 

@@ -36,6 +36,6 @@ def order(facts: PinFacts) -> Verdict:
     figure = f"{since:.0f} s ago"
     if since < facts.rules.soak_seconds:
         why = f"{before} has not run it long enough"
-        return failed("order", figure, threshold, why, "wait; the gates are asked again on a schedule")
+        return failed("order", figure, threshold, why, "wait; the gates run again on a schedule")
     why = f"verified in {before} with {counted(len(record.models), 'model')}"
     return passed("order", figure, threshold, why)
