@@ -180,21 +180,34 @@ def judge_accuracy(
     return found
 
 
+def wrong_predictions(task: Task, labelled: Labelled, evaluation: Evaluation) -> NDArray[np.bool_] | None:
+    """Return which predictions are wrong; for regression, which have a large error.
+
+    None for regression without a holdout, from which nothing tells what a large error is.
+    """
+    if not len(labelled.truth):
+        return np.zeros(0, dtype=bool)
+    if task == "classification":
+        wrong: NDArray[np.bool_] = labelled.predicted.argmax(axis=1) != labelled.truth
+        return wrong
+    sample = evaluation.sample
+    apart = np.abs(np.array(sample.truth) - np.array(sample.predicted, dtype=np.float64))
+    if not len(apart):
+        return None
+    large: NDArray[np.bool_] = np.abs(labelled.truth - labelled.predicted) > np.quantile(apart, LARGE_ERROR)
+    return large
+
+
 def judge_stream(task: Task, labelled: Labelled, evaluation: Evaluation, minimum_rows: int) -> list[MonitorFinding]:
     """Judge if the error rose within the labelled rows, by time of the request."""
     if len(labelled.truth) < minimum_rows:
         reason = f"{len(labelled.truth):,} of at least {minimum_rows:,} labelled rows"
         return [MonitorFinding(check="accuracy", subject="change", verdict="unknown", reason=reason)]
-    if task == "classification":
-        errors = (labelled.predicted.argmax(axis=1) != labelled.truth).astype(np.float64)
-        what = "the error rate"
-    else:
-        sample = evaluation.sample
-        apart = np.abs(np.array(sample.truth) - np.array(sample.predicted, dtype=np.float64))
-        if not len(apart):
-            return []
-        errors = (np.abs(labelled.truth - labelled.predicted) > np.quantile(apart, LARGE_ERROR)).astype(np.float64)
-        what = "the share of large errors"
+    wrong = wrong_predictions(task, labelled, evaluation)
+    if wrong is None:
+        return []
+    errors = wrong.astype(np.float64)
+    what = "the error rate" if task == "classification" else "the share of large errors"
     change = find_change(errors)
     facts: dict[str, Any] = {"check": "accuracy", "subject": "change", "rows": len(errors)}
     if change is None:

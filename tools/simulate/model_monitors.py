@@ -7,7 +7,7 @@ is right in 84 %, with a holdout of 25,000 rows and a sample of 5,000. The naive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -24,6 +24,7 @@ from pipelines.monitoring.estimated_accuracy import AccuracyEstimate, AccuracyEs
 from pipelines.monitoring.labelled_checks import Bound, accuracy_windows, judge_accuracy, judge_estimate
 from pipelines.monitoring.prediction_labels import Labelled
 from pipelines.monitoring.request_log import LoggedRows
+from pipelines.monitoring.trial_accuracy import JudgedRows, judge_trial
 from pipelines.training.drift_baseline import describe_numbers
 from tools.simulate.data_monitors import ANY_P
 from tools.simulate.rates import Run, Simulation
@@ -41,6 +42,10 @@ ERROR_RATE = 0.2
 SETTINGS = ModelMonitoring()
 LABELS_BEFORE = 3_000
 """Labels before the error rises."""
+
+TRIAL_WEIGHTS, TRIAL_LABELS = (0.1, 0.1, 0.5, 0.5), 1_000
+NO_LOSS = ModelMonitoring(maximum_loss=0.001)
+"""Hardly any loss is allowed, so that only the test protects a good release."""
 
 CHUNK = 200
 """Labels of a chunk that naive rules compare with the holdout, as few as a window may have."""
@@ -148,6 +153,37 @@ def accuracy_alarm(labels: int, accuracy: float) -> Run:
         windows = accuracy_windows("classification", rows, [start, start + timedelta(days=1)], [labels], ["accuracy"])
         bound = Bound("accuracy", 0.8 * (1 - SETTINGS.maximum_loss), True, "simulated")
         return judge_accuracy(windows, [bound], SETTINGS)[0].verdict == "alarm"
+
+    return run
+
+
+def trial_alarm(rates: tuple[float, float], settings: ModelMonitoring, weights: Sequence[float] = TRIAL_WEIGHTS) -> Run:
+    """Return a run: True if a release on trial is an alarm in one of the hourly runs of a monitor.
+
+    In every second hour, requests are harder: predictions are wrong 1.5 times as often.
+
+    Args:
+        rates: error rates of the live bundle and of the release on trial.
+        settings: the declaration of the model.
+        weights: share of the requests that the release on trial answers, in each hour.
+    """
+
+    def run(rng: np.random.Generator) -> bool:
+        nothing = JudgedRows(np.empty(0, np.int64), np.empty(0, bool))
+        sides = nothing, nothing
+        for hour, weight in enumerate(weights):
+            is_trial = rng.random(TRIAL_LABELS) < weight
+            harder = 1.5 if hour % 2 else 1.0
+            wrong = rng.random(TRIAL_LABELS) < np.where(is_trial, rates[1], rates[0]) * harder
+            times = np.full(TRIAL_LABELS, hour * 3_600_000)
+            live, trial = (
+                JudgedRows(np.append(side.times, times[of]), np.append(side.wrong, wrong[of]))
+                for side, of in zip(sides, (~is_trial, is_trial), strict=True)
+            )
+            if judge_trial(trial, live, settings).verdict == "alarm":
+                return True
+            sides = live, trial
+        return False
 
     return run
 
@@ -272,6 +308,15 @@ SIMULATIONS: Mapping[str, Simulation] = {
     ),
     "late labels: accuracy alarm without a change, 1,000 labels": Simulation(accuracy_alarm(1_000, 0.8), at_most=0.01),
     "late labels: accuracy 80 -> 68 % found in 2,000 labels": Simulation(accuracy_alarm(2_000, 0.68), at_least=0.8),
+    "trial accuracy: a good release is an alarm, 20 % errors, weights 10 and 50 %": Simulation(
+        trial_alarm((0.2, 0.2), NO_LOSS), at_most=0.05
+    ),
+    "trial accuracy: a good release is an alarm, 2 % errors, weights 10 and 50 %": Simulation(
+        trial_alarm((0.02, 0.02), NO_LOSS), at_most=0.05
+    ),
+    "trial accuracy: 20 -> 32 % errors found in four hours of 1,000 labels": Simulation(
+        trial_alarm((0.2, 0.32), SETTINGS), at_least=0.8
+    ),
     "estimate: mean error, 1,000 rows": _error(1_000, 0.011),
     "estimate: mean error, 2,000 rows": _error(2_000, 0.0075),
     **{
