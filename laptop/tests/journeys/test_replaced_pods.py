@@ -26,6 +26,7 @@ from laptop.tests.journeys.test_journeys import one_environment
 from laptop.tests.journeys.test_model_monitor import await_true
 from laptop.tests.journeys.test_rollbacks import Trial
 from pipelines.cluster.connection import connect
+from pipelines.cluster.rollouts import served_bundle
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import serving_name
 from pipelines.declarations.project import Project
@@ -171,6 +172,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             trial = Trial(hub, here.descriptor("dev"), runs={})
             trial.release(batches(Project(project.root), folder / "batches")["first"])
         dev = here.descriptor("dev")
+        bundle = served_bundle(dev.namespace, MODEL)  # what `git pull` would write
+        edit(project.release_file(MODEL, "dev"), "bundle", value=bundle)
         yield Story(replace_each(dev), disturb(here, dev, Faults(home)))
 
 
