@@ -337,7 +337,7 @@ def _judge_labelled(
         return []
     return [
         *judge_accuracy(accuracy, bounds_of(model.task, model.gates, settings, evaluation), settings),
-        *judge_stream(model.task, labelled, evaluation, settings.minimum_rows),
+        *judge_stream(model.task, labelled, evaluation, settings),
         *judge_labels(counts),
         judge_calibration(model.task, labelled, evaluation, settings.minimum_rows),
     ]

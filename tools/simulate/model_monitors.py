@@ -21,7 +21,7 @@ from pipelines.monitoring.baseline_drift import FEATURES, BaselineCounter
 from pipelines.monitoring.change_detection import find_change
 from pipelines.monitoring.column_drift import judge_drift
 from pipelines.monitoring.estimated_accuracy import AccuracyEstimate, AccuracyEstimator
-from pipelines.monitoring.labelled_checks import Bound, accuracy_windows, judge_accuracy, judge_estimate
+from pipelines.monitoring.labelled_checks import Bound, accuracy_windows, is_loss, judge_accuracy, judge_estimate
 from pipelines.monitoring.prediction_labels import Labelled
 from pipelines.monitoring.request_log import LoggedRows
 from pipelines.monitoring.trial_accuracy import JudgedRows, judge_trial
@@ -89,19 +89,19 @@ def drift(rows: int, mean: float, deviation: float = 1.0, features: int = FEATUR
     return lambda rng: drift_verdicts(rng, rows, mean, deviation, features)[0] == "alarm"
 
 
-def false_change(rng: np.random.Generator) -> bool:
-    """Return True if 10,000 labels without a change raise an alarm."""
-    return find_change((rng.random(10_000) < ERROR_RATE).astype(np.float64)) is not None
+def false_change(labels: int, errors: float) -> Run:
+    """Return a run: True if labels without a change raise an alarm, even if hardly any loss is allowed."""
+    return lambda rng: find_change(rng.random(labels) < errors) is not None
 
 
 def change_within(labels: int, increase: float) -> Run:
-    """Return a run: True if a rise of the error rate is found within a number of labels."""
+    """Return a run: True if a rise of the error rate is an alarm within a number of labels."""
 
     def run(rng: np.random.Generator) -> bool:
         before = rng.random(LABELS_BEFORE) < ERROR_RATE
         after = rng.random(labels) < ERROR_RATE + increase
-        change = find_change(np.concatenate([before, after]).astype(np.float64))
-        return change is not None and change.found > LABELS_BEFORE
+        change = find_change(np.concatenate([before, after]))
+        return change is not None and is_loss(change, SETTINGS)
 
     return run
 
@@ -109,7 +109,8 @@ def change_within(labels: int, increase: float) -> Run:
 def chunk_errors(errors: NDArray[np.bool_]) -> Numbers:
     """Return the error rate of each chunk of labels."""
     whole = errors[: len(errors) // CHUNK * CHUNK]
-    return whole.reshape(-1, CHUNK).mean(axis=1).astype(np.float64)
+    rates: Numbers = whole.reshape(-1, CHUNK).mean(axis=1)
+    return rates
 
 
 def five_points(rate: float) -> float:
@@ -301,7 +302,16 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "model drift: sd x 1.25 found in 1,000 rows": _drift(1_000, 0.0, 1.25),
     "model drift: mean + 0.02 sd is an alarm in 1,000,000 rows": Simulation(_FLOOR, at_most=0.01),
     "late labels: alarm in 10,000 labels without a change": Simulation(
-        false_change, 2_000, at_most=0.2, naive=tuple(_naive_chunk(rule, _NO_CHANGE) for rule in _CHUNK_RULES)
+        false_change(10_000, ERROR_RATE),
+        2_000,
+        at_most=0.2,
+        naive=tuple(_naive_chunk(rule, _NO_CHANGE) for rule in _CHUNK_RULES),
+    ),
+    "late labels: alarm in 10,000 labels without a change, 40 % errors": Simulation(
+        false_change(10_000, 0.4), 2_000, at_most=0.2
+    ),
+    "late labels: alarm in 100,000 labels without a change": Simulation(
+        false_change(100_000, ERROR_RATE), 2_000, at_most=0.05
     ),
     "late labels: error + 10 pp found within 500 labels": Simulation(
         change_within(500, 0.1), 2_000, at_least=0.5, naive=tuple(_naive_chunk(rule, _FOUND) for rule in _CHUNK_RULES)

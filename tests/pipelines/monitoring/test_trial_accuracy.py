@@ -81,7 +81,7 @@ def test_the_evidence_is_an_e_value(share: float) -> None:
     ours = round(share * number)
     mean = 0.0
     for first, second in product(range(4), repeat=2):
-        chance = math.comb(3, first) * math.comb(3, second)
+        chance = float(math.comb(3, first) * math.comb(3, second))
         chance *= share ** (first + second) * (1 - share) ** (6 - first - second)
         trial = rows((ours, first), (ours, second))
         live = rows((number - ours, 3 - first), (number - ours, 3 - second))
