@@ -25,6 +25,9 @@ FAULTS = {
     "api-restart": "The Kubernetes API ends every connection without an answer",
     "watch-closed": "The Kubernetes API ends every watch and followed log at once",
     "ecr-throttled": "ECR answers ThrottlingException",
+    "s3-down": "S3 answers ServiceUnavailable",
+    "s3-slow": "S3 answers changes after five seconds",
+    "s3-throttled": "S3 answers SlowDown to changes",
     "eventbridge-down": "EventBridge answers 500 to events",
     "load-balancer-stuck": "Load balancers that are not active yet do not become active",
     "targets-stuck": "Targets of load balancers that are not healthy yet do not become healthy",
@@ -33,6 +36,9 @@ FAULTS = {
     "github-down": "GitHub answers 503 to apps, jobs and EventBridge",
 }
 """Name → what happens."""
+
+S3_SLOW_SECONDS = 5.0
+"""Time that S3 takes for a change while it is slow."""
 
 NEEDS_LOAD_BALANCERS = frozenset({"load-balancer-stuck", "targets-stuck", "dns-gone"})
 """Faults of load balancers as AWS runs them, which only a realistic laptop has."""

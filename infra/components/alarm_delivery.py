@@ -14,6 +14,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infra.components.runbook import runbook
 from infra.scopes import Environment
 from pipelines.declarations.alarm_events import (
     ALARM_EVENT,
@@ -134,7 +135,7 @@ class AlarmDelivery(pulumi.ComponentResource):
             "undelivered-alarms",
             name=name,
             alarm_description=f"Alarms of {environment.prefix} did not reach GitHub: "
-            "docs/on-call.md#alarms-that-did-not-reach-github",
+            f"{runbook(environment, 'alarms-that-did-not-reach-github')}",
             namespace="AWS/SQS",
             metric_name="ApproximateNumberOfMessagesVisible",
             dimensions={"QueueName": name},

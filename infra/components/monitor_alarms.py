@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra.components.runbook import runbook
 from infra.scopes import Environment
 from pipelines.declarations.data_monitoring import ALARMS_METRIC, RUNS_METRIC
 from pipelines.declarations.model import Model
@@ -41,7 +42,7 @@ def monitor_alarms(args: MonitorAlarmsArgs, opts: pulumi.ResourceOptions) -> Non
     anchor = f"alarms-of-{'data' if args.model is None else 'model'}-monitors"
     found = aws.cloudwatch.MetricAlarmArgs(
         alarm_description=f"A check of the monitor of {args.about} found something: "
-        f"mlops monitor show {args.about} --env {environment.name}. {_runbook(anchor)}",
+        f"mlops monitor show {args.about} --env {environment.name}. What to do: {runbook(environment, anchor)}",
         metric_name=ALARMS_METRIC,
         statistic="Maximum",
         comparison_operator="GreaterThanThreshold",
@@ -64,7 +65,7 @@ def silence_alarm(args: MonitorAlarmsArgs, what: str, anchor: str, opts: pulumi.
     """
     silent = aws.cloudwatch.MetricAlarmArgs(
         alarm_description=f"{what} for {args.silent_hours} hours: "
-        f"mlops logs {args.workload} --env {args.environment.name}. {_runbook(anchor)}",
+        f"mlops logs {args.workload} --env {args.environment.name}. What to do: {runbook(args.environment, anchor)}",
         metric_name=RUNS_METRIC,
         statistic="Sum",
         comparison_operator="LessThanThreshold",
@@ -73,10 +74,6 @@ def silence_alarm(args: MonitorAlarmsArgs, what: str, anchor: str, opts: pulumi.
         treat_missing_data="breaching",
     )
     _alarm(args, "silent", silent, opts)
-
-
-def _runbook(anchor: str) -> str:
-    return f"What to do: docs/on-call.md#{anchor}"
 
 
 def _alarm(

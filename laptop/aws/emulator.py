@@ -6,20 +6,22 @@ import io
 import json
 import secrets
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from laptop.aws.access import sigv4
 from laptop.aws.access.effective_values import EffectiveValues
-from laptop.aws.access.gate import Environ, Gate, StartResponse
+from laptop.aws.access.gate import CHANGES, Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
 from laptop.aws.eks_clusters import serve_clusters
 from laptop.aws.event_delivery import FIRST_PAUSE_SECONDS, GITHUB, EventDelivery, HostedGitHub, patch_rules
 from laptop.aws.load_balancing_api import patch_elbv2
 from laptop.aws.moto_patches import patch_moto
 from laptop.delays import NONE, Delays
-from laptop.faults import Faults
+from laptop.faults import S3_SLOW_SECONDS, Faults
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -92,9 +94,9 @@ def emulate(issuers: Path, port: int = 0, delays: Delays = NONE) -> Emulator:
             """Log nothing: one line per request would bury errors."""
 
     incarnation = secrets.token_hex(8)
-    front = _Front(incarnation)
-    server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
     faults = Faults(issuers.parent.parent).active
+    front = _Front(incarnation, faults)
+    server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
     principals = Principals(delays["iam-policy"])
     operator, pods = (
         _user("operator", _ADMINISTRATOR),
@@ -137,13 +139,22 @@ class _Front:
     atomic, together with the authorization of the request.
     """
 
-    def __init__(self, incarnation: str) -> None:
+    def __init__(self, incarnation: str, faults: Callable[[], Collection[str]]) -> None:
+        self._faults = faults
         self._health = json.dumps({"incarnation": incarnation}).encode()
         self.turn = threading.Lock()
         self._gate: Gate | None = None
 
     def open(self, gate: Gate) -> None:
         self._gate = gate
+
+    def _be_slow(self, environ: Environ) -> None:
+        """Delay a change of S3 if S3 is slow. The requests of others go on."""
+        if environ["REQUEST_METHOD"] not in CHANGES or "s3-slow" not in self._faults():
+            return
+        signed = sigv4.parse(environ.get("HTTP_AUTHORIZATION", ""))
+        if signed is not None and signed.service == "s3":
+            time.sleep(S3_SLOW_SECONDS)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         from werkzeug.wsgi import get_input_stream
@@ -152,6 +163,7 @@ class _Front:
             start_response("200 OK", [("Content-Type", "application/json")])
             return [self._health]
         body = get_input_stream(environ).read()
+        self._be_slow(environ)
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
         environ["CONTENT_LENGTH"] = str(len(body)) if body or environ.get("CONTENT_LENGTH") else ""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.config import Config
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from laptop.aws import account as aws
 from laptop.aws.cloud import Cloud
@@ -91,6 +96,45 @@ def test_ecr_is_throttled_and_nothing_else(tmp_path: Path) -> None:
         images = EcrImageSource(NodeAccount(tmp_path), account.home)
         with pytest.raises(MissingImageError, match="Rate exceeded"):
             asyncio.run(images.pull(image))
+    finally:
+        account.stop()
+
+
+@pytest.mark.slow
+def test_s3_is_down_throttles_or_is_slow_and_nothing_else(tmp_path: Path) -> None:
+    account = aws.start(tmp_path / "aws")
+    try:
+        cloud, faults = Cloud(account.environ(), account.home), Faults(tmp_path)
+        s3, once = cloud.client("s3"), Config(retries={"total_max_attempts": 1}, read_timeout=1)
+        with mock.patch.dict(os.environ, account.environ()):
+            impatient = boto3.client("s3", config=once)
+        s3.create_bucket(Bucket="logs", CreateBucketConfiguration={"LocationConstraint": account.region})
+
+        def put() -> None:
+            impatient.put_object(Bucket="logs", Key="one", Body=b"1")
+
+        def is_read() -> bool:
+            return bool(impatient.list_buckets()["Buckets"])
+
+        def code(request: Callable[[], object]) -> str:
+            with pytest.raises(ClientError) as refused:
+                request()
+            return str(refused.value.response["Error"]["Code"])
+
+        faults.inject("s3-down", 600)
+        assert (code(put), code(is_read)) == ("ServiceUnavailable", "ServiceUnavailable")
+        assert cloud.client("kms").list_keys()["Keys"] == []
+        faults.inject("s3-down", -1)
+        faults.inject("s3-throttled", 600)
+        assert code(put) == "SlowDown"
+        assert is_read()
+        faults.inject("s3-throttled", -1)
+        faults.inject("s3-slow", 600)
+        with pytest.raises(ReadTimeoutError):
+            put()
+        assert is_read()
+        faults.inject("s3-slow", -1)
+        put()
     finally:
         account.stop()
 

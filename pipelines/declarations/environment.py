@@ -171,6 +171,11 @@ class GitHubAlarms(Declaration):
         str, StringConstraints(pattern=r"^https://api\.(github\.com|[a-z0-9]([a-z0-9-]*[a-z0-9])?\.ghe\.com)$")
     ] = "https://api.github.com"
 
+    @property
+    def web(self) -> str:
+        """Address of the site that people see."""
+        return self.api.replace("https://api.", "https://")
+
 
 class SecretKey(Declaration):
     """A value in a Kubernetes Secret of the environment's namespace, which you create.

@@ -20,6 +20,7 @@ ModelCheck = Literal[
     "input-drift",
     "prediction-drift",
     "accuracy",
+    "trial-accuracy",
     "estimated-accuracy",
     "calibration",
     "fairness",

@@ -44,6 +44,7 @@ class CheckResponses(Declaration):
     input_drift: Response = Field("ask", alias="input-drift")
     prediction_drift: Response = Field("ask", alias="prediction-drift")
     accuracy: Response = "roll-back"
+    trial_accuracy: Response = Field("ask", alias="trial-accuracy")
     estimated_accuracy: Response = Field("ask", alias="estimated-accuracy")
     calibration: Response = "ask"
     fairness: Response = "ask"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import METRICS, Fairness, Gates, Task
 from pipelines.declarations.model_monitoring import ModelMonitoring
-from pipelines.monitoring.change_detection import find_change
+from pipelines.monitoring.change_detection import StreamChange, find_change
 from pipelines.monitoring.estimated_accuracy import AccuracyEstimate
 from pipelines.monitoring.model_report import AccuracyWindow, CalibrationBin, GroupFigure, LabelCounts
 from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
@@ -180,35 +180,58 @@ def judge_accuracy(
     return found
 
 
-def judge_stream(task: Task, labelled: Labelled, evaluation: Evaluation, minimum_rows: int) -> list[MonitorFinding]:
-    """Judge if the error rose within the labelled rows, by time of the request."""
-    if len(labelled.truth) < minimum_rows:
-        reason = f"{len(labelled.truth):,} of at least {minimum_rows:,} labelled rows"
-        return [MonitorFinding(check="accuracy", subject="change", verdict="unknown", reason=reason)]
+def wrong_predictions(task: Task, labelled: Labelled, evaluation: Evaluation) -> NDArray[np.bool_] | None:
+    """Return which predictions are wrong; for regression, which have a large error.
+
+    None for regression without a holdout, from which nothing tells what a large error is.
+    """
+    if not len(labelled.truth):
+        return np.zeros(0, dtype=bool)
     if task == "classification":
-        errors = (labelled.predicted.argmax(axis=1) != labelled.truth).astype(np.float64)
-        what = "the error rate"
-    else:
-        sample = evaluation.sample
-        apart = np.abs(np.array(sample.truth) - np.array(sample.predicted, dtype=np.float64))
-        if not len(apart):
-            return []
-        errors = (np.abs(labelled.truth - labelled.predicted) > np.quantile(apart, LARGE_ERROR)).astype(np.float64)
-        what = "the share of large errors"
-    change = find_change(errors)
-    facts: dict[str, Any] = {"check": "accuracy", "subject": "change", "rows": len(errors)}
+        wrong: NDArray[np.bool_] = labelled.predicted.argmax(axis=1) != labelled.truth
+        return wrong
+    sample = evaluation.sample
+    apart = np.abs(np.array(sample.truth) - np.array(sample.predicted, dtype=np.float64))
+    if not len(apart):
+        return None
+    large: NDArray[np.bool_] = np.abs(labelled.truth - labelled.predicted) > np.quantile(apart, LARGE_ERROR)
+    return large
+
+
+def judge_stream(
+    task: Task, labelled: Labelled, evaluation: Evaluation, settings: ModelMonitoring
+) -> list[MonitorFinding]:
+    """Judge if the error rose within the labelled rows, by time of the request.
+
+    Two keys: chance does not explain the rise, and right predictions became rarer by more than `maximum_loss`.
+    """
+    if len(labelled.truth) < settings.minimum_rows:
+        reason = f"{len(labelled.truth):,} of at least {settings.minimum_rows:,} labelled rows"
+        return [MonitorFinding(check="accuracy", subject="change", verdict="unknown", reason=reason)]
+    wrong = wrong_predictions(task, labelled, evaluation)
+    if wrong is None:
+        return []
+    what = "the error rate" if task == "classification" else "the share of large errors"
+    change = find_change(wrong)
+    facts: dict[str, Any] = {"check": "accuracy", "subject": "change", "rows": len(wrong)}
     if change is None:
-        return [MonitorFinding(**facts, verdict="ok", reason=f"{what} did not rise: {errors.mean():.1%}")]
-    before, after = errors[: change.began].mean(), errors[change.began :].mean()
-    began = datetime.fromtimestamp(labelled.times[min(change.began, len(errors) - 1)] / 1000, UTC)
+        return [MonitorFinding(**facts, verdict="ok", reason=f"{what} did not rise: {wrong.mean():.1%}")]
+    began = datetime.fromtimestamp(labelled.times[change.began] / 1000, UTC)
     return [
         MonitorFinding(
             **facts,
-            verdict="alarm",
-            figure=float(after - before),
-            reason=f"{what} rose from {before:.1%} to {after:.1%}, since about {began:%Y-%m-%d %H:%M} UTC",
+            verdict="alarm" if is_loss(change, settings) else "watch",
+            figure=change.after - change.before,
+            threshold=(1 - change.before) * settings.maximum_loss,
+            reason=f"{what} rose from {change.before:.1%} to {change.after:.1%}, since about "
+            f"{began:%Y-%m-%d %H:%M} UTC",
         )
     ]
+
+
+def is_loss(change: StreamChange, settings: ModelMonitoring) -> bool:
+    """Return True if right predictions became rarer by more than `maximum_loss`."""
+    return 1 - change.after < (1 - change.before) * (1 - settings.maximum_loss)
 
 
 def judge_labels(counts: LabelCounts) -> list[MonitorFinding]:

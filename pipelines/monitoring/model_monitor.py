@@ -16,6 +16,7 @@ from pipelines.declarations.baseline import Baseline
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.inference_logging import sampling_key
 from pipelines.declarations.model import Model
@@ -37,6 +38,7 @@ from pipelines.monitoring.labelled_checks import (
     judge_stream,
     measured_metrics,
     unlabelled_metric,
+    wrong_predictions,
 )
 from pipelines.monitoring.model_checks import (
     judge_errors,
@@ -53,6 +55,7 @@ from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdic
 from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.prediction_labels import LabelJoin, Labelled, Labels, group_name, read_labels, resolve_labels
 from pipelines.monitoring.request_log import LoggedRows, LogTotals, ProcessCounts, RequestLog, read_counts
+from pipelines.monitoring.trial_accuracy import TRIAL_CHECK, JudgedRows, bundle_on_trial, judge_trial
 from pipelines.registry.bundles import fetch
 from pipelines.registry.ledger import Ledger
 from pipelines.serving.request_metrics import BUCKETS
@@ -118,11 +121,26 @@ def find_live(descriptor: EnvironmentDescriptor, model: str) -> LiveBundle | Non
     entry = Ledger(descriptor, model).went_live()
     if entry is None or entry.event.live is None:
         return None
-    found = fetch(descriptor, model, entry.event.live, ("schema.json", "baseline.json", "evaluation.json"))
+    return read_bundle(descriptor, model, entry.event.live, entry.event.at)
+
+
+def read_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str, since: datetime) -> LiveBundle:
+    """Read what the monitor needs of a bundle.
+
+    Args:
+        descriptor: the environment.
+        model: name of the model.
+        digest: id of the bundle.
+        since: when it went live; for a release on trial, the start of the window.
+
+    Raises:
+        MlopsError: the bundle cannot be read, or does not match its digest.
+    """
+    found = fetch(descriptor, model, digest, ("schema.json", "baseline.json", "evaluation.json"))
     files = found.files
     return LiveBundle(
-        entry.event.live,
-        entry.event.at,
+        digest,
+        since,
         parse(files["schema.json"], RequestSchema, Path("schema.json")),
         parse(files["baseline.json"], Baseline, Path("baseline.json")),
         parse(files["evaluation.json"], Evaluation, Path("evaluation.json")),
@@ -182,6 +200,7 @@ def examine_model(
     labelled, counts = join.result()
     metrics = measured_metrics(bounds_of(model.task, model.gates, settings, live.evaluation))
     accuracy = accuracy_windows(model.task, labelled, edges, row_counts, metrics) if settings.labels else ()
+    on_trial = _judge_trial(descriptor, model, live, window.totals, labels, labelled, start, now)
     groups, fairness = _fairness(model, window, labelled)
     not_logged = _not_logged(live, window.totals, settings.ignored_features)
     window.counter.leave_out(not_logged)
@@ -206,12 +225,14 @@ def examine_model(
         *judge_drift(features, settings, FEATURES),
         *judge_drift(outputs, settings, OUTPUTS),
         *_judge_labelled(model, live.evaluation, labelled, counts, accuracy),
+        *on_trial.findings,
         *_judge_estimate(model, live.evaluation, window.predicted),
         *fairness,
     ]
     kept = tuple(finding for finding in findings if finding.check in settings.checks)
     return ModelMonitorReport(
         **facts,
+        trial=on_trial.bundle,
         requests=requests,
         rows=rows,
         sample=window.totals.sample,
@@ -316,10 +337,58 @@ def _judge_labelled(
         return []
     return [
         *judge_accuracy(accuracy, bounds_of(model.task, model.gates, settings, evaluation), settings),
-        *judge_stream(model.task, labelled, evaluation, settings.minimum_rows),
+        *judge_stream(model.task, labelled, evaluation, settings),
         *judge_labels(counts),
         judge_calibration(model.task, labelled, evaluation, settings.minimum_rows),
     ]
+
+
+@dataclass(frozen=True)
+class _TrialFindings:
+    """What is known about a release on trial; nothing if there is none, or the model has no labels."""
+
+    bundle: str | None = None
+    findings: tuple[MonitorFinding, ...] = ()
+
+
+def _judge_trial(
+    descriptor: EnvironmentDescriptor,
+    model: Model,
+    live: LiveBundle,
+    totals: LogTotals,
+    labels: Labels,
+    labelled: Labelled,
+    start: datetime,
+    now: datetime,
+) -> _TrialFindings:
+    """Compare the labelled rows of a release on trial with those of the live bundle."""
+    settings = model.monitoring
+    recent = {bundle: round(number) for bundle, number in totals.recent.items()}
+    digest = bundle_on_trial(totals.newest, recent, live.digest, int(now.timestamp() * 1000))
+    if settings.labels is None or TRIAL_CHECK not in settings.checks or digest is None:
+        return _TrialFindings()
+    start = max(start, live.since + SWITCHED)
+    try:
+        trial = read_bundle(descriptor, model.name, digest, start)
+    except MlopsError as error:
+        return _TrialFindings(digest, (_unknown_trial(error.what),))
+    if trial.evaluation.classes != live.evaluation.classes:
+        return _TrialFindings(digest, (_unknown_trial("the release on trial has other classes than the live one"),))
+    join = LabelJoin(labels, (), by_row=settings.labels.row is not None, sampling_key=trial.sampling_key)
+    for part in RequestLog(descriptor, model.name, digest, trial.schema).read(start, now, LogTotals(), start):
+        join.add(part)
+    sides = []
+    for rows in (join.result()[0], labelled):
+        wrong = wrong_predictions(model.task, rows, live.evaluation)
+        if wrong is None:
+            return _TrialFindings(digest, (_unknown_trial("the live bundle has no holdout to tell a large error"),))
+        sides.append(JudgedRows(rows.times, wrong))
+    ours, theirs = sides
+    return _TrialFindings(digest, (judge_trial(ours, theirs, settings),))
+
+
+def _unknown_trial(reason: str) -> MonitorFinding:
+    return MonitorFinding(check=TRIAL_CHECK, verdict="unknown", reason=reason)
 
 
 def _judge_estimate(model: Model, evaluation: Evaluation, predicted: NDArray[np.float64]) -> list[MonitorFinding]:

@@ -101,6 +101,7 @@ class ModelMonitorReport(Declaration):
     Attributes:
         model, environment: what was monitored.
         bundle: the bundle that is live; None if none is.
+        trial: the bundle on trial that was compared with it; None if none was.
         time: when the run started.
         window_start, window_end: times between which requests were judged; the end is exclusive.
         requests: requests of the window that the bundle answered, failed ones included.
@@ -121,6 +122,7 @@ class ModelMonitorReport(Declaration):
     model: str
     environment: str
     bundle: Digest | None
+    trial: Digest | None = None
     time: Timestamp
     window_start: Timestamp
     window_end: Timestamp

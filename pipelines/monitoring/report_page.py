@@ -75,6 +75,7 @@ _CHECKS: dict[CheckKind, str] = {
     "input-drift": "Input drift",
     "prediction-drift": "Prediction drift",
     "accuracy": "Accuracy",
+    "trial-accuracy": "Accuracy of the release on trial",
     "estimated-accuracy": "Estimated accuracy",
     "calibration": "Calibration",
     "fairness": "Fairness",

@@ -2,6 +2,8 @@
 
 An alarm counts once it was seen in `k` of the last `n` windows of the same bundle. A rollback needs evidence of harm:
 labelled accuracy or errors, or the estimate of accuracy together with another check. Drift alone never rolls back.
+
+The accuracy of a release on trial is about another bundle, and its test is sequential: one alarm counts.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pipelines.declarations.names import Name, model_monitor_name
 from pipelines.declarations.timestamps import Timestamp
 from pipelines.monitoring.alarm import LONGEST_REASON, Alarm, AlarmId
 from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks
+from pipelines.monitoring.trial_accuracy import TRIAL_CHECK
 from pipelines.registry.ledger import words
 
 if TYPE_CHECKING:
@@ -103,6 +106,9 @@ def decide(
     if not windows:
         return None
     newest = windows[-1]
+    on_trial = _trial_decision(newest, policy, now, history, report)
+    if on_trial is not None:
+        return on_trial
     confirmed = _confirmed(windows, policy)
     recent = [one for one in history if one.decided > now - timedelta(hours=policy.cool_down_hours)]
     wanted: dict[ActiveResponse, list[CheckKind]] = {"roll-back": [], "retrain": [], "ask": []}
@@ -124,8 +130,26 @@ def decide(
     wanted["ask"] = [check for check in wanted["ask"] if check not in asked]
     for response, checks in wanted.items():
         if checks:
-            return _decision(newest, response, checks, _reason(windows, checks, policy, doubt), now, report)
+            reason = _reason(windows, checks, policy, doubt)
+            return _decision(newest, newest.bundle, response, checks, reason, now, report)
     return None
+
+
+def _trial_decision(
+    newest: ModelMonitorReport,
+    policy: ModelResponses,
+    now: datetime,
+    history: Sequence[ResponseDecision],
+    report: str,
+) -> ResponseDecision | None:
+    """Return the response to the accuracy of the release on trial, once for each release; None if there is none."""
+    response = policy.to(TRIAL_CHECK)
+    if newest.trial is None or response == "none" or TRIAL_CHECK not in alarming_checks(newest.findings):
+        return None
+    if any(one.bundle == newest.trial and TRIAL_CHECK in one.checks for one in history):
+        return None
+    reason = _reason([newest], [TRIAL_CHECK], policy, "")
+    return _decision(newest, newest.trial, response, [TRIAL_CHECK], reason, now, report)
 
 
 def _windows(reports: Iterable[ModelMonitorReport]) -> list[ModelMonitorReport]:
@@ -152,7 +176,8 @@ def _confirmed(windows: Sequence[ModelMonitorReport], policy: ModelResponses) ->
     return [
         check
         for check in alarming_checks(windows[-1].findings)
-        if sum(check in alarming_checks(window.findings) for window in last) >= policy.hysteresis.alarms
+        if check != TRIAL_CHECK
+        and sum(check in alarming_checks(window.findings) for window in last) >= policy.hysteresis.alarms
     ]
 
 
@@ -180,6 +205,7 @@ def _reason(
 
 def _decision(
     newest: ModelMonitorReport,
+    bundle: str | None,
     response: ActiveResponse,
     checks: Sequence[CheckKind],
     reason: str,
@@ -189,7 +215,7 @@ def _decision(
     facts = {
         "model": newest.model,
         "environment": newest.environment,
-        "bundle": newest.bundle,
+        "bundle": bundle,
         "response": response,
         "checks": sorted(checks),
         "window_end": newest.window_end.isoformat(),
@@ -198,7 +224,7 @@ def _decision(
         id=digest_of_value(facts).removeprefix("sha256:")[:_ID_DIGITS],
         model=newest.model,
         environment=newest.environment,
-        bundle=newest.bundle,
+        bundle=bundle,
         response=response,
         checks=tuple(checks),
         reason=reason,

@@ -193,8 +193,17 @@ def test_every_alarm_links_what_to_do(delivering: Recording) -> None:
     alarms = delivering.of_type(ALARM)
     assert len(alarms) >= 5
     for name, alarm in alarms.items():
-        linked = re.search(r"docs/on-call\.md#([\w-]+)$", alarm.at("alarmDescription"))
+        link = r" https://github\.com/acme/mlops/blob/main/docs/on-call\.md#([\w-]+)$"
+        linked = re.search(link, alarm.at("alarmDescription"))
         assert linked is not None and linked[1] in headings, name
+
+
+@pytest.mark.parametrize(
+    ("api", "web"),
+    [("https://api.github.com", "https://github.com"), ("https://api.acme.ghe.com", "https://acme.ghe.com")],
+)
+def test_links_lead_to_the_site_of_the_api(api: str, web: str) -> None:
+    assert GitHubAlarms(repository="acme/mlops", api=api).web == web
 
 
 @pytest.mark.parametrize("check", MODEL_CHECKS)

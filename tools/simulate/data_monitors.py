@@ -113,6 +113,12 @@ def any_column_below_5_percent(rng: np.random.Generator) -> bool:
     )
 
 
+def significant_at_any_size(rng: np.random.Generator) -> bool:
+    """Return True if the naive rule "p-value below 0.05" alarms at 0.02 standard deviations in a million rows."""
+    samples = rng.normal(0, 1, MANY_EARLIER_ROWS), rng.normal(0.02, 1, MANY_ROWS)
+    return bool(stats.ks_2samp(*samples, method="asymp").pvalue < 0.05)
+
+
 def psi_above_02(rng: np.random.Generator) -> bool:
     """Return True if the naive rule "PSI above 0.2" finds a change of the mean by 0.3 standard deviations."""
     return compared(_NUMBERS[0], rng.normal(0, 1, REFERENCE_ROWS), rng.normal(0.3, 1, 1_000)).psi > 0.2
@@ -145,7 +151,8 @@ def plain_z_above_2(share: float) -> Run:
     return run
 
 
-_ANY_P = "naive rule: any p < 0.05 of 20 columns, alarm without a change"
+ANY_P = "naive rule: any p < 0.05 of 20 columns, alarm without a change"
+_ANY_SIZE = "naive rule: p < 0.05, mean + 0.02 sd is an alarm in 1,000,000 rows"
 _PSI = "naive rule: PSI > 0.2 finds mean + 0.3 sd in 1,000 rows"
 _Z = {share: f"naive rule: z > 2 without a season, {100 * share:g} % of a day's rows" for share in (1.0, 0.7, 0.5)}
 
@@ -159,7 +166,7 @@ def _changed(first: Sample, rows: int, at_least: float, *naive: str) -> Simulati
 
 
 SIMULATIONS: Mapping[str, Simulation] = {
-    "drift: alarm without a change, 20 numeric columns, 1,000 rows": _unchanged(normal, 1_000, _ANY_P),
+    "drift: alarm without a change, 20 numeric columns, 1,000 rows": _unchanged(normal, 1_000, ANY_P),
     "drift: alarm without a change, 20 numeric columns, 2,000 rows": _unchanged(normal, 2_000),
     "drift: alarm without a change, 20 categorical columns, 1,000 rows": _unchanged(levels, 1_000),
     "drift: alarm without a change, 20 categorical columns, 2,000 rows": _unchanged(levels, 2_000),
@@ -168,11 +175,14 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "drift: sd x 1.25 found in 1,000 rows": _changed(moved(0.0, 1.25), 1_000, 0.95),
     "drift: 10 % of rows on one value found in 1,000 rows": _changed(on_one_value, 1_000, 0.95),
     "drift: 5 % of rows + 3 sd found in 2,000 rows": _changed(outlying, 2_000, 0.8),
-    "drift: mean + 0.02 sd is an alarm in 1,000,000 rows": Simulation(negligible_change, 1_000, at_most=0.01),
+    "drift: mean + 0.02 sd is an alarm in 1,000,000 rows": Simulation(
+        negligible_change, 1_000, at_most=0.01, naive=(_ANY_SIZE,)
+    ),
     "volume: alarm on a day without a change": Simulation(volume_day(1.0), 10_000, at_most=0.002, naive=(_Z[1.0],)),
     "volume: 30 % drop found": Simulation(volume_day(0.7), at_least=0.8, naive=(_Z[0.7],)),
     "volume: 50 % drop found": Simulation(volume_day(0.5), at_least=0.99, naive=(_Z[0.5],)),
-    _ANY_P: Simulation(any_column_below_5_percent),
+    ANY_P: Simulation(any_column_below_5_percent),
+    _ANY_SIZE: Simulation(significant_at_any_size, 200),
     _PSI: Simulation(psi_above_02),
     **{name: Simulation(plain_z_above_2(share)) for share, name in _Z.items()},
 }

@@ -2,12 +2,12 @@
 
 Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows; from 5,000 for features
 that do not change. Late labels: a model that is wrong in 20 % of the requests. Estimates: a calibrated classifier that
-is right in 84 %, with a holdout of 25,000 rows and a sample of 5,000.
+is right in 84 %, with a holdout of 25,000 rows and a sample of 5,000. The naive rules see the same kind of data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -21,10 +21,12 @@ from pipelines.monitoring.baseline_drift import FEATURES, BaselineCounter
 from pipelines.monitoring.change_detection import find_change
 from pipelines.monitoring.column_drift import judge_drift
 from pipelines.monitoring.estimated_accuracy import AccuracyEstimate, AccuracyEstimator
-from pipelines.monitoring.labelled_checks import Bound, accuracy_windows, judge_accuracy, judge_estimate
+from pipelines.monitoring.labelled_checks import Bound, accuracy_windows, is_loss, judge_accuracy, judge_estimate
 from pipelines.monitoring.prediction_labels import Labelled
 from pipelines.monitoring.request_log import LoggedRows
+from pipelines.monitoring.trial_accuracy import JudgedRows, judge_trial
 from pipelines.training.drift_baseline import describe_numbers
+from tools.simulate.data_monitors import ANY_P
 from tools.simulate.rates import Run, Simulation
 
 Numbers = NDArray[np.float64]
@@ -40,6 +42,16 @@ ERROR_RATE = 0.2
 SETTINGS = ModelMonitoring()
 LABELS_BEFORE = 3_000
 """Labels before the error rises."""
+
+TRIAL_WEIGHTS, TRIAL_LABELS = (0.1, 0.1, 0.5, 0.5), 1_000
+NO_LOSS = ModelMonitoring(maximum_loss=0.001)
+"""Hardly any loss is allowed, so that only the test protects a good release."""
+
+CHUNK = 200
+"""Labels of a chunk that naive rules compare with the holdout, as few as a window may have."""
+
+CHUNK_HOLDOUT_ROWS = 5_000
+"""Rows of that holdout, as the second sample model has."""
 
 
 def drift_verdicts(rng: np.random.Generator, rows: int, mean: float, deviation: float, features: int) -> list[str]:
@@ -77,19 +89,55 @@ def drift(rows: int, mean: float, deviation: float = 1.0, features: int = FEATUR
     return lambda rng: drift_verdicts(rng, rows, mean, deviation, features)[0] == "alarm"
 
 
-def false_change(rng: np.random.Generator) -> bool:
-    """Return True if 10,000 labels without a change raise an alarm."""
-    return find_change((rng.random(10_000) < ERROR_RATE).astype(np.float64)) is not None
+def false_change(labels: int, errors: float) -> Run:
+    """Return a run: True if labels without a change raise an alarm, even if hardly any loss is allowed."""
+    return lambda rng: find_change(rng.random(labels) < errors) is not None
 
 
 def change_within(labels: int, increase: float) -> Run:
-    """Return a run: True if a rise of the error rate is found within a number of labels."""
+    """Return a run: True if a rise of the error rate is an alarm within a number of labels."""
 
     def run(rng: np.random.Generator) -> bool:
         before = rng.random(LABELS_BEFORE) < ERROR_RATE
         after = rng.random(labels) < ERROR_RATE + increase
-        change = find_change(np.concatenate([before, after]).astype(np.float64))
-        return change is not None and change.found > LABELS_BEFORE
+        change = find_change(np.concatenate([before, after]))
+        return change is not None and is_loss(change, SETTINGS)
+
+    return run
+
+
+def chunk_errors(errors: NDArray[np.bool_]) -> Numbers:
+    """Return the error rate of each chunk of labels."""
+    whole = errors[: len(errors) // CHUNK * CHUNK]
+    rates: Numbers = whole.reshape(-1, CHUNK).mean(axis=1)
+    return rates
+
+
+def five_points(rate: float) -> float:
+    """Return the increase that alarms by the naive rule "5 percentage points"."""
+    return 0.05
+
+
+def three_deviations(rate: float) -> float:
+    """Return the increase that alarms by the naive rule "3 standard deviations of a chunk"."""
+    return 3 * float(np.sqrt(rate * (1 - rate) / CHUNK))
+
+
+def chunk_alarm(rule: Callable[[float], float], before: int, labels: int, increase: float = 0.0) -> Run:
+    """Return a run: True if a chunk of labels is worse than the holdout by more than a naive rule allows.
+
+    Args:
+        rule: error rate on the holdout → allowed increase.
+        before: most labels without an increase before the others, so that chunks begin anywhere.
+        labels: number of labels that are judged.
+        increase: increase of their error rate.
+    """
+
+    def run(rng: np.random.Generator) -> bool:
+        expected = float((rng.random(CHUNK_HOLDOUT_ROWS) < ERROR_RATE).mean())
+        earlier = rng.random(int(rng.integers(0, before + 1))) < ERROR_RATE
+        errors = np.concatenate([earlier, rng.random(labels) < ERROR_RATE + increase])
+        return bool((chunk_errors(errors) > expected + rule(expected)).any())
 
     return run
 
@@ -106,6 +154,37 @@ def accuracy_alarm(labels: int, accuracy: float) -> Run:
         windows = accuracy_windows("classification", rows, [start, start + timedelta(days=1)], [labels], ["accuracy"])
         bound = Bound("accuracy", 0.8 * (1 - SETTINGS.maximum_loss), True, "simulated")
         return judge_accuracy(windows, [bound], SETTINGS)[0].verdict == "alarm"
+
+    return run
+
+
+def trial_alarm(rates: tuple[float, float], settings: ModelMonitoring, weights: Sequence[float] = TRIAL_WEIGHTS) -> Run:
+    """Return a run: True if a release on trial is an alarm in one of the hourly runs of a monitor.
+
+    In every second hour, requests are harder: predictions are wrong 1.5 times as often.
+
+    Args:
+        rates: error rates of the live bundle and of the release on trial.
+        settings: the declaration of the model.
+        weights: share of the requests that the release on trial answers, in each hour.
+    """
+
+    def run(rng: np.random.Generator) -> bool:
+        nothing = JudgedRows(np.empty(0, np.int64), np.empty(0, bool))
+        sides = nothing, nothing
+        for hour, weight in enumerate(weights):
+            is_trial = rng.random(TRIAL_LABELS) < weight
+            harder = 1.5 if hour % 2 else 1.0
+            wrong = rng.random(TRIAL_LABELS) < np.where(is_trial, rates[1], rates[0]) * harder
+            times = np.full(TRIAL_LABELS, hour * 3_600_000)
+            live, trial = (
+                JudgedRows(np.append(side.times, times[of]), np.append(side.wrong, wrong[of]))
+                for side, of in zip(sides, (~is_trial, is_trial), strict=True)
+            )
+            if judge_trial(trial, live, settings).verdict == "alarm":
+                return True
+            sides = live, trial
+        return False
 
     return run
 
@@ -155,6 +234,16 @@ def estimate_error(rows: int, shift: float = 0.0, spread: float = 1.0, turned: f
     return run
 
 
+def holdout_error(rows: int, shift: float = 0.0, spread: float = 1.0) -> Run:
+    """Return a run: the error of the naive estimate that accuracy is what it was on the holdout."""
+
+    def run(rng: np.random.Generator) -> float:
+        found, true = estimated(rng, rows, shift, spread)
+        return abs(found.holdout - true)
+
+    return run
+
+
 def estimate_covers(rows: int, shift: float = 0.0) -> Run:
     """Return a run: True if the interval of the estimate holds the accuracy."""
 
@@ -171,40 +260,92 @@ def finds_concept_drift(rng: np.random.Generator) -> bool:
     return judge_estimate(found, SETTINGS, "").verdict == "alarm"
 
 
+_CHUNK_RULES = {"5 points": five_points, "3 deviations": three_deviations}
+_SHIFTS = {
+    "": (0.0, 1.0),
+    ", inputs + 0.5 sd": (0.5, 1.0),
+    ", inputs + 1.5 sd": (1.5, 1.0),
+    ", inputs - 1 sd": (-1.0, 1.0),
+    ", inputs' sd x 0.5": (0.0, 0.5),
+    ", inputs' sd x 1.5": (0.0, 1.5),
+}
+"""Change of the inputs, as the end of a name → their mean and deviation."""
+
+
 def _drift(rows: int, mean: float, deviation: float = 1.0) -> Simulation:
     return Simulation(drift(rows, mean, deviation), at_least=0.95)
 
 
-def _error(rows: int, at_most: float, shift: float = 0.0, spread: float = 1.0) -> Simulation:
-    return Simulation(estimate_error(rows, shift, spread), at_most=at_most, is_mean=True)
+def _naive_chunk(rule: str, what: str) -> str:
+    return f"naive rule: {CHUNK} labels are {rule} worse than the holdout, {what}"
+
+
+def _naive_constant(shift: str) -> str:
+    return f"naive rule: accuracy is that of the holdout, mean error, 5,000 rows{shift}"
+
+
+def _error(rows: int, at_most: float, shift: str = "") -> Simulation:
+    naive = (_naive_constant(shift),) if rows == 5_000 else ()
+    return Simulation(estimate_error(rows, *_SHIFTS[shift]), at_most=at_most, is_mean=True, naive=naive)
 
 
 _FLOOR = drift(MANY_ROWS, 0.02, features=1)
+_NO_CHANGE, _FOUND = "alarm in 10,000 labels without a change", "finds + 10 pp within 500 labels"
 
 SIMULATIONS: Mapping[str, Simulation] = {
-    "model drift: alarm without a change, 20 features, 1,000 rows": Simulation(no_drift(1_000), at_most=0.065),
+    "model drift: alarm without a change, 20 features, 1,000 rows": Simulation(
+        no_drift(1_000), at_most=0.065, naive=(ANY_P,)
+    ),
     "model drift: alarm without a change, 20 features, 2,000 rows": Simulation(no_drift(2_000), at_most=0.065),
     "model drift: mean + 0.2 sd found in 1,000 rows": _drift(1_000, 0.2),
     "model drift: mean + 0.15 sd found in 2,000 rows": _drift(2_000, 0.15),
     "model drift: sd x 1.25 found in 1,000 rows": _drift(1_000, 0.0, 1.25),
     "model drift: mean + 0.02 sd is an alarm in 1,000,000 rows": Simulation(_FLOOR, at_most=0.01),
-    "late labels: alarm in 10,000 labels without a change": Simulation(false_change, 2_000, at_most=0.2),
-    "late labels: error + 10 pp found within 500 labels": Simulation(change_within(500, 0.1), 2_000, at_least=0.5),
+    "late labels: alarm in 10,000 labels without a change": Simulation(
+        false_change(10_000, ERROR_RATE),
+        2_000,
+        at_most=0.2,
+        naive=tuple(_naive_chunk(rule, _NO_CHANGE) for rule in _CHUNK_RULES),
+    ),
+    "late labels: alarm in 10,000 labels without a change, 40 % errors": Simulation(
+        false_change(10_000, 0.4), 2_000, at_most=0.2
+    ),
+    "late labels: alarm in 100,000 labels without a change": Simulation(
+        false_change(100_000, ERROR_RATE), 2_000, at_most=0.05
+    ),
+    "late labels: error + 10 pp found within 500 labels": Simulation(
+        change_within(500, 0.1), 2_000, at_least=0.5, naive=tuple(_naive_chunk(rule, _FOUND) for rule in _CHUNK_RULES)
+    ),
     "late labels: accuracy alarm without a change, 1,000 labels": Simulation(accuracy_alarm(1_000, 0.8), at_most=0.01),
     "late labels: accuracy 80 -> 68 % found in 2,000 labels": Simulation(accuracy_alarm(2_000, 0.68), at_least=0.8),
+    "trial accuracy: a good release is an alarm, 20 % errors, weights 10 and 50 %": Simulation(
+        trial_alarm((0.2, 0.2), NO_LOSS), at_most=0.05
+    ),
+    "trial accuracy: a good release is an alarm, 2 % errors, weights 10 and 50 %": Simulation(
+        trial_alarm((0.02, 0.02), NO_LOSS), at_most=0.05
+    ),
+    "trial accuracy: 20 -> 32 % errors found in four hours of 1,000 labels": Simulation(
+        trial_alarm((0.2, 0.32), SETTINGS), at_least=0.8
+    ),
     "estimate: mean error, 1,000 rows": _error(1_000, 0.011),
     "estimate: mean error, 2,000 rows": _error(2_000, 0.0075),
-    "estimate: mean error, 5,000 rows": _error(5_000, 0.005),
-    "estimate: mean error, 5,000 rows, inputs + 0.5 sd": _error(5_000, 0.015, 0.5),
-    "estimate: mean error, 5,000 rows, inputs + 1.5 sd": _error(5_000, 0.015, 1.5),
-    "estimate: mean error, 5,000 rows, inputs - 1 sd": _error(5_000, 0.015, -1.0),
-    "estimate: mean error, 5,000 rows, inputs' sd x 0.5": _error(5_000, 0.015, spread=0.5),
-    "estimate: mean error, 5,000 rows, inputs' sd x 1.5": _error(5_000, 0.015, spread=1.5),
+    **{
+        f"estimate: mean error, 5,000 rows{shift}": _error(5_000, 0.015 if shift else 0.005, shift) for shift in _SHIFTS
+    },
     "estimate: 95 % interval holds the accuracy, 2,000 rows": Simulation(estimate_covers(2_000), at_least=0.9),
     "estimate: 95 % interval holds the accuracy, inputs + 1 sd": Simulation(estimate_covers(2_000, 1.0), at_least=0.9),
     "estimate: mean error if 25 % of the truths turned, 2,000 rows": Simulation(
         estimate_error(2_000, turned=0.25), is_mean=True
     ),
     "estimate: finds that 25 % of the truths turned, without a change of inputs": Simulation(finds_concept_drift),
+    **{
+        _naive_chunk(name, _NO_CHANGE): Simulation(chunk_alarm(rule, 0, 10_000), 2_000)
+        for name, rule in _CHUNK_RULES.items()
+    },
+    **{
+        _naive_chunk(name, _FOUND): Simulation(chunk_alarm(rule, CHUNK - 1, 500, 0.1), 2_000)
+        for name, rule in _CHUNK_RULES.items()
+    },
+    **{_naive_constant(shift): Simulation(holdout_error(5_000, *of), is_mean=True) for shift, of in _SHIFTS.items()},
 }
 """Every simulation, by what happens."""

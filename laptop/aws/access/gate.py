@@ -30,6 +30,9 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 # Paths that moto serves in addition to the AWS API.
 _CLOSED = ("/moto-api", "/latest/", "/v20180820/", "//")
+CHANGES = ("PUT", "POST", "DELETE")
+"""HTTP methods by which S3 is changed."""
+
 _JSON = {"kms", "glue", "ecr", "eks", "logs", "events", "monitoring", "sqs", "dynamodb", "sagemaker"}
 
 
@@ -72,6 +75,8 @@ class Gate:
         def refuse(code: str, message: str) -> Iterable[bytes]:
             return _refuse(start_response, signed.service, 403, code, message)
 
+        if signed.service == "s3" and (fault := s3_fault(request.method, self._faults())):
+            return _refuse(start_response, "s3", 503, *fault)
         if signed.service == "ecr" and "ecr-throttled" in self._faults():
             return _refuse(start_response, "ecr", 400, "ThrottlingException", "Rate exceeded")
         if signed.service == "events" and request.action == "PutEvents" and "eventbridge-down" in self._faults():
@@ -292,6 +297,20 @@ def _likely_service(headers: Mapping[str, str]) -> str:
     if "x-amz-target" in headers:
         return "kms"
     return "sts" if "x-www-form-urlencoded" in headers.get("content-type", "") else "s3"
+
+
+def s3_fault(method: str, faults: Collection[str]) -> tuple[str, str] | None:
+    """Return the code and the message with which S3 refuses a request because of a fault; None if it does not.
+
+    Args:
+        method: HTTP method of the request.
+        faults: faults that the account has now.
+    """
+    if "s3-down" in faults:
+        return "ServiceUnavailable", "Service is unable to handle request."
+    if "s3-throttled" in faults and method in CHANGES:
+        return "SlowDown", "Please reduce your request rate."
+    return None
 
 
 def _refuse(start: StartResponse, service: str, status: int, code: str, message: str) -> list[bytes]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -223,6 +224,51 @@ def test_right_labels_are_ok_and_a_changed_relation_is_an_alarm_that_the_estimat
     assert verdicts(report, "calibration") == {"": "alarm"}
     assert verdicts(report, "estimated-accuracy") == {"accuracy": "ok"}, "blind, as its reason says"
     assert "blind" in next(each.reason for each in report.findings if each.check == "estimated-accuracy")
+
+
+@pytest.mark.parametrize(
+    ("concept", "found"), [(0.0, "ok"), (0.5, "alarm"), (None, "unknown")], ids=["as good", "worse", "no labels"]
+)
+def test_labels_that_are_quick_judge_a_release_on_trial(
+    traffic: Traffic,
+    labelled: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    concept: float | None,
+    found: str,
+) -> None:
+    model = with_label_source()
+    monkeypatch.setattr(
+        model_monitor, "read_bundle", lambda *given: replace(live_bundle(model), digest=given[2], since=given[3])
+    )
+    traffic.send(1500, at=NOW - timedelta(minutes=50))
+    traffic.send(500, at=NOW - timedelta(minutes=50), bundle=OTHER, concept=concept or 0.0)
+    known = traffic.known if concept is not None else traffic.known[:1500]
+    labelled += [(id_, truth) for id_, truth, _ in known]
+    report = examine(traffic, model)
+    assert report.trial == OTHER
+    assert verdicts(report, "trial-accuracy") == {"": found}
+    assert set(verdicts(report, "accuracy").values()) <= {"ok", "watch"}, (
+        "labels of the trial are not about the live one"
+    )
+    assert (
+        verdicts(
+            examine(
+                traffic,
+                model.model_copy(update={"monitoring": model.monitoring.model_copy(update={"checks": ("accuracy",)})}),
+            ),
+            "trial-accuracy",
+        )
+        == {}
+    )
+
+
+def test_a_release_on_trial_that_the_registry_does_not_have_is_unknown(
+    traffic: Traffic, labelled: list[tuple[Any, ...]]
+) -> None:
+    traffic.send(500)
+    traffic.send(100, at=NOW - timedelta(minutes=5), bundle=OTHER)
+    labelled.append(("a", 1))
+    assert verdicts(examine(traffic, with_label_source()), "trial-accuracy") == {"": "unknown"}
 
 
 def test_accuracy_is_restated_by_the_time_of_the_request(traffic: Traffic, labelled: list[tuple[Any, ...]]) -> None:

@@ -161,6 +161,40 @@ def test_a_question_about_one_check_does_not_silence_another() -> None:
     assert second.checks == ("fairness",)
 
 
+def on_trial(day: int, *alarms: str) -> ModelMonitorReport:
+    return report(day, "trial-accuracy", *alarms).model_copy(update={"trial": OTHER})
+
+
+def test_the_accuracy_of_a_release_on_trial_asks_about_that_release() -> None:
+    found = decided(on_trial(0), by=policy(hysteresis=Hysteresis(alarms=2, of=3)))
+    assert found is not None
+    assert (found.response, found.bundle, found.checks) == ("ask", OTHER, ("trial-accuracy",))
+    assert found.alarm().bundle == OTHER
+
+
+def test_a_release_on_trial_is_stopped_if_the_model_says_so_and_the_live_one_stays() -> None:
+    found = decided(on_trial(0, "input-drift"), by=policy(trial_accuracy="roll-back", input_drift="roll-back"))
+    assert found is not None
+    assert (found.response, found.bundle) == ("roll-back", OTHER)
+
+
+def test_a_release_on_trial_leads_to_one_response_and_then_to_those_of_the_live_one() -> None:
+    by = policy(errors="ask")
+    first = decided(on_trial(0), by=by)
+    assert first is not None
+    again = decided(on_trial(0), on_trial(1, "errors"), by=by, history=[first])
+    assert again is not None
+    assert (again.bundle, again.checks) == (LIVE, ("errors",))
+    assert decided(on_trial(0), on_trial(1), by=by, history=[first]) is None
+
+
+def test_the_accuracy_of_a_release_on_trial_is_no_second_key_against_the_live_one() -> None:
+    found = decided(report(0, "trial-accuracy", "input-drift"), by=policy(input_drift="roll-back"))
+    assert found is not None
+    assert (found.response, found.checks) == ("ask", ("input-drift",))
+    assert decided(on_trial(0), by=policy(trial_accuracy="none")) is None
+
+
 def test_a_killed_monitor_decides_the_same_again() -> None:
     by = ModelResponses(hysteresis=AT_ONCE)
     one = decide([report(0, "errors")], by, START + DAY, [])
