@@ -1,8 +1,9 @@
 """Emit OpenLineage events (https://openlineage.io/spec). A failure to emit is logged and never fails a job.
 
 Events are written to the logs bucket under `lineage/<job>/`. They are also sent to the transport of OpenLineage's own
-configuration, if there is one: `OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…` or `openlineage.yml`.
-Set `OPENLINEAGE_DISABLED=true` to turn both off.
+configuration, if there is one: `OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…`, or the file
+`openlineage.yml` in the working directory or in `~/.openlineage/`. `openlineage` in `Pulumi.<environment>.yaml` sets
+it for jobs. Set `OPENLINEAGE_DISABLED=true` to turn both off.
 """
 
 from __future__ import annotations
@@ -243,7 +244,9 @@ class _Emitter:
 def _is_configured() -> bool:
     by_name = any(key == "OPENLINEAGE_URL" or key == "OPENLINEAGE_CONFIG" for key in os.environ)
     by_part = any(key.startswith("OPENLINEAGE__TRANSPORT") for key in os.environ)
-    return by_name or by_part or Path("openlineage.yml").is_file()
+    home = os.environ.get("HOME")
+    files = [Path("openlineage.yml"), *([Path(home, ".openlineage", "openlineage.yml")] if home else [])]
+    return by_name or by_part or any(file.is_file() for file in files)
 
 
 def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:

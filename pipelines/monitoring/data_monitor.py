@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.catalog import open_table
 from pipelines.data.columns import iceberg_type
 from pipelines.data.data_files import stream_rows
+from pipelines.data.lineage import lineage, table_data
 from pipelines.data.row_quarantine import BatchRecord, read_records
 from pipelines.data.spark_rows import rows_of_files
 from pipelines.data.spark_session import open_spark
@@ -17,6 +18,7 @@ from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSettings, is_daily
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.names import monitor_name
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
 from pipelines.monitoring.column_drift import (
@@ -38,6 +40,7 @@ from pipelines.monitoring.deliveries import (
     quality_counts,
 )
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
+from pipelines.monitoring.monitor_lineage import assertions_of, report_data
 from pipelines.monitoring.monitor_reports import (
     DataMonitorReport,
     ExaminedDelivery,
@@ -249,8 +252,14 @@ def run_data_monitor(
     Raises:
         MlopsError: the environment has no such table, or AWS denied a request.
     """
-    report = examine(descriptor, contract, now or datetime.now(UTC))
-    name = write_report(descriptor, report, render_page(report))
-    if namespace:
-        publish_metrics(descriptor, report, namespace)
+    table, reports = table_data(descriptor, contract.name), report_data(descriptor, contract.name)
+    with lineage(descriptor, monitor_name(contract.name), [table], [reports]) as run:
+        report = examine(descriptor, contract, now or datetime.now(UTC))
+        name = write_report(descriptor, report, render_page(report))
+        found = assertions_of(report.findings, contract.columns)
+        facts: dict[str, Any] = {"version": report.snapshot, "assertions": found, "contract": contract}
+        run.inputs = [table_data(descriptor, contract.name, **facts)]
+        run.outputs = [report_data(descriptor, contract.name, name=name)]
+        if namespace:
+            publish_metrics(descriptor, report, namespace)
     return report, name
