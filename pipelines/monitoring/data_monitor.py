@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.catalog import open_table
 from pipelines.data.columns import iceberg_type
 from pipelines.data.data_files import stream_rows
+from pipelines.data.expired_versions import read_expired
+from pipelines.data.file_replacement import current_files
 from pipelines.data.lineage import lineage, table_data
+from pipelines.data.row_balance import RowBalance, balance_rows
 from pipelines.data.row_quarantine import BatchRecord, read_records
 from pipelines.data.spark_rows import rows_of_files
 from pipelines.data.spark_session import open_spark
+from pipelines.data.versions import list_versions
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSettings, is_daily
@@ -31,7 +35,13 @@ from pipelines.monitoring.column_drift import (
     without_rare,
 )
 from pipelines.monitoring.column_profiles import not_profiled, profile_streams
-from pipelines.monitoring.data_checks import judge_freshness, judge_open_files, judge_quality, judge_schema
+from pipelines.monitoring.data_checks import (
+    judge_freshness,
+    judge_open_files,
+    judge_quality,
+    judge_rows,
+    judge_schema,
+)
 from pipelines.monitoring.deliveries import (
     Delivery,
     daily_rows,
@@ -114,6 +124,7 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
         *judge_schema(declared, newest.columns, before[-1].columns if before else None),
         *([fresh] if fresh is not None else []),
         judge_volume(rows or 0, history, seasonal=series.seasonal),
+        judge_rows(_balance(descriptor, contract.name, table, records)),
         *judge_quality(checked, checked_before, settings.minimum_rows),
         *waiting,
         *judge_nulls(comparisons, settings),
@@ -141,6 +152,16 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
         expected_high=high,
         skipped=_skipped(contract, settings),
     )
+
+
+def _balance(
+    descriptor: EnvironmentDescriptor, dataset: str, table: Table, records: Sequence[BatchRecord]
+) -> RowBalance:
+    files = current_files(table)
+    # Rows that another engine has deleted are still in its files, and the version does not count them.
+    held = sum(file.rows for file in files) if not any(file.has_deletes for file in files) else None
+    expired = {each.batch for each in read_expired(descriptor, dataset) if each.batch is not None}
+    return balance_rows(list_versions(table), expired, records, held)
 
 
 def _undecided(records: Sequence[BatchRecord]) -> list[str]:
