@@ -65,6 +65,7 @@ class Data:
         assertions: results of the rules on the data.
         derived: column → the columns of inputs that its values come from, as (namespace, name, column).
         contract: the contract that the data follows. Events name its version, purpose and owner.
+        sample: share of the rows of an input that were used, chosen by a hash of their keys; None for all.
     """
 
     namespace: str
@@ -75,6 +76,7 @@ class Data:
     assertions: Sequence[Assertion] = ()
     derived: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
     contract: Contract | None = None
+    sample: float | None = None
 
 
 def from_columns(source: Data, columns: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -321,7 +323,18 @@ def _as_input(data: Data) -> InputDataset:
         )
     if data.rows is not None:
         facets["dataQualityMetrics"] = metrics.DataQualityMetricsInputDatasetFacet(columnMetrics={}, rowCount=data.rows)
+    if data.sample is not None:
+        facets["subset"] = _sample(data.sample)
     return InputDataset(namespace=data.namespace, name=data.name, facets=_facets(data), inputFacets=facets)
+
+
+def _sample(share: float) -> Any:
+    from openlineage.client.facet_v2 import base_subset_dataset as subset
+
+    # The hash of a key, as a share of all hashes.
+    field, limit = subset.FieldBaseCompareExpression("hash(primaryKey)"), subset.LiteralCompareExpression(str(share))
+    condition = subset.CompareSubsetCondition(left=field, right=limit, comparison="LESS_THAN")
+    return subset.InputSubsetInputDatasetFacet(inputCondition=condition)
 
 
 def _as_output(data: Data) -> OutputDataset:

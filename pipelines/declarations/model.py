@@ -89,6 +89,8 @@ class Training(Declaration):
         entrypoint: training function in the model's folder, `module:function`.
         seed: random seed.
         holdout: share of the rows withheld from training, chosen by their keys.
+        sample: share of the other rows that the function gets, chosen by their keys; None for all. The holdout stays
+            whole.
         parameters: passed to the function unchanged.
         resources: resources of the training job.
         retrain_on: what starts a training without a request. `new-data`: the dataset has a new version.
@@ -98,6 +100,7 @@ class Training(Declaration):
     entrypoint: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     holdout: Share = 0.25
+    sample: Share | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     resources: Resources
     retrain_on: tuple[Literal["new-data"], ...] = ()
