@@ -86,11 +86,14 @@ def _statements(dataset: str, args: TableCareArgs) -> Statements:
     environment, lake = args.context.environment, args.storage.lake
     table = table_name(dataset)
     files = f"{environment.catalog_database}/{table}/"
+    records = f"quarantine/{dataset}/expired/"
     predictions = [table_name(predictions_name(model)) for model in args.predicting]
     return [
-        *read_prefix(lake, files, *(f"{environment.catalog_database}/{each}/metadata/" for each in predictions)),
+        *read_prefix(
+            lake, files, records, *(f"{environment.catalog_database}/{each}/metadata/" for each in predictions)
+        ),
         *(statement for each in predictions for statement in read_table(environment, each)),
-        *write_prefix(lake, files, f"quarantine/{dataset}/expired/"),
+        *write_prefix(lake, files, records),
         *delete_from_prefix(lake, files),
         *commit_table(environment, table),
         *read_manifests(args.registry.bucket),

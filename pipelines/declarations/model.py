@@ -307,12 +307,15 @@ class BatchPrediction(Declaration):
     Attributes:
         datasets: datasets whose versions may be predicted, besides the one that the model is trained on.
         resources: resources of the job.
+        retention_days: days after which predictions are removed; None to keep them. What was predicted by which bundle
+            stays on record.
         deadline_seconds: maximum duration of a run: at most five days. Files that no version of a table names are
             removed when they are seven days old, so a run that takes longer could lose those that it has written.
     """
 
     datasets: tuple[Name, ...] = ()
     resources: Resources = Resources(cpu="1", memory="2Gi")
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     deadline_seconds: Annotated[int, Field(gt=0, le=5 * 86_400)] = 3600
 
 
