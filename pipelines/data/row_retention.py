@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines.data.expired_versions import read_expired
+from pipelines.data.expired_versions import ExpiredVersion, read_expired
 from pipelines.data.file_replacement import (
     SETTLED,
     CurrentFile,
@@ -17,7 +17,7 @@ from pipelines.data.file_replacement import (
     replace_files,
     stream_files,
 )
-from pipelines.data.versions import list_versions
+from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.plurals import counted
@@ -122,7 +122,7 @@ def _old_predictions(
     if age is None:
         return None
     oldest = now - age
-    known = (*list_versions(table), *read_expired(descriptor, contract.name))
+    known: list[TableVersion | ExpiredVersion] = [*list_versions(table), *read_expired(descriptor, contract.name)]
     old = {version.batch for version in known if version.batch is not None and version.at < oldest}
     names = pa.array(sorted(name for batch in old for name in batch_names(batch)), pa.string())
 

@@ -233,7 +233,8 @@ class TrainingSet:
             is_chosen = in_holdout(keys, settings.seed, settings.holdout)
         else:
             is_chosen = in_training(keys, settings.seed, settings.holdout, settings.sample)
-        return is_chosen & pc.is_valid(block.column(self._model.target)).to_numpy(zero_copy_only=False)
+        is_labelled: Values = pc.is_valid(block.column(self._model.target)).to_numpy(zero_copy_only=False)
+        return is_chosen & is_labelled
 
     def _hashes_in_ranges(self, column: str, *, holdout: bool) -> Iterator[Hashes]:
         """Return the hashes of a part of the rows, in ranges of equal width, the lowest first.
