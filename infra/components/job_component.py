@@ -11,9 +11,10 @@ import pulumi_kubernetes as k8s
 
 from infra.components.grants import Statements
 from infra.components.labels import metadata
-from infra.components.pod import PodArgs, pod_spec
-from infra.components.workload import Workload, WorkloadArgs
+from infra.components.pod import PodArgs, pod_spec, secret_variable
+from infra.components.workload import Workload, WorkloadArgs, egress_to
 from infra.scopes import Environment
+from pipelines.declarations.environment import LineageEndpoint
 from pipelines.declarations.model import Model, Resources
 
 _PLACEHOLDER_SCHEDULE = "0 0 1 1 *"  # Kubernetes requires a schedule even if the CronJob is suspended
@@ -78,6 +79,7 @@ class JobComponent(pulumi.ComponentResource):
     def __init__(self, type_: str, name: str, args: JobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(type_, name, None, opts)
         context, child = args.context, pulumi.ResourceOptions(parent=self)
+        lineage = context.environment.config.openlineage
         workload = Workload(
             args.name,
             WorkloadArgs(
@@ -85,7 +87,7 @@ class JobComponent(pulumi.ComponentResource):
                 namespace=context.namespace,
                 statements=args.statements,
                 model=args.model,
-                egress=args.egress,
+                egress=[*args.egress, *(_lineage_egress(lineage) if lineage is not None else ())],
             ),
             child,
         )
@@ -99,11 +101,27 @@ class JobComponent(pulumi.ComponentResource):
                 descriptor=context.descriptor,
                 resources=args.resources,
                 scratch=args.scratch,
-                variables=args.variables,
+                variables=[*args.variables, *(lineage_variables(lineage) if lineage is not None else ())],
             )
             after_identity = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[workload]))
             _cron_job(args, pod, after_identity)
         self.register_outputs({})
+
+
+def lineage_variables(lineage: LineageEndpoint) -> list[dict[str, Any]]:
+    """Return OpenLineage's standard variables. Without the Secret, the endpoint refuses the events, and jobs go on."""
+    variables: list[dict[str, Any]] = [
+        {"name": "OPENLINEAGE_URL", "value": lineage.url},
+        {"name": "OPENLINEAGE_ENDPOINT", "value": lineage.endpoint},
+    ]
+    if lineage.api_key is not None:
+        variables.append(secret_variable("OPENLINEAGE_API_KEY", lineage.api_key))
+    return variables
+
+
+def _lineage_egress(lineage: LineageEndpoint) -> list[dict[str, Any]]:
+    """Return the egress rules to the endpoint; none if it is on the same machine, as on the laptop."""
+    return [] if lineage.is_local else egress_to(lineage.url, lineage.pod_port)
 
 
 def _cron_job(args: JobArgs, pod: PodArgs, opts: pulumi.ResourceOptions) -> k8s.batch.v1.CronJob:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.components.grants import Statements, add_to_prefix, delete_from_prefix, read_prefix
+from infra.components.grants import Statements, add_to_prefix, delete_from_prefix, read_prefix, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
 from infra.components.storage import Storage
@@ -64,4 +64,5 @@ def _statements(args: LogCompactionJobArgs) -> Statements:
         *add_to_prefix(log, records, ending=".parquet"),
         *delete_from_prefix(log, records, ending=".jsonl"),
         *read_prefix(args.registry.bucket, f"bundles/{args.model.name}/"),
+        *write_prefix(log, f"lineage/{compaction_name(args.model.name)}/"),
     ]

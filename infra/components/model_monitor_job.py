@@ -93,7 +93,7 @@ def _statements(args: ModelMonitorArgs) -> Statements:
     registry, reports = args.registry.bucket, f"monitoring/models/{model.name}/"
     statements = [
         *read_prefix(storage.logs, f"inference/{model.name}/", reports),
-        *write_prefix(storage.logs, reports),
+        *write_prefix(storage.logs, reports, f"lineage/{model_monitor_name(model.name)}/"),
         *read_prefix(registry, f"bundles/{model.name}/", f"ledger/{model.name}/"),
         *list_versions(registry, f"ledger/{model.name}/"),
         *publish_metrics(environment.prefix),

@@ -82,6 +82,6 @@ def _statements(dataset: str, args: DataMonitorArgs) -> Statements:
     return [
         *read_table(environment, table),
         *read_prefix(storage.lake, f"{environment.catalog_database}/{table}/", f"quarantine/{dataset}/"),
-        *write_prefix(storage.logs, f"monitoring/data/{dataset}/"),
+        *write_prefix(storage.logs, f"monitoring/data/{dataset}/", f"lineage/{monitor_name(dataset)}/"),
         *publish_metrics(environment.prefix),
     ]

@@ -23,7 +23,7 @@ from infra.components.registry import Registry
 from infra.components.storage import Storage
 from pipelines.declarations.data_monitoring import DAILY_SILENCE_HOURS, TABLE_DIMENSION, care_schedule
 from pipelines.declarations.model import Resources
-from pipelines.declarations.names import care_name, predictions_name, table_name
+from pipelines.declarations.names import PREDICTIONS_SUFFIX, care_name, predictions_name, table_name
 
 _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 3600
@@ -86,11 +86,14 @@ def _statements(dataset: str, args: TableCareArgs) -> Statements:
     environment, lake = args.context.environment, args.storage.lake
     table = table_name(dataset)
     files = f"{environment.catalog_database}/{table}/"
+    records = f"quarantine/{dataset}/expired/"
+    # The age of a prediction is on record after its version has expired.
+    aged = (records,) if dataset.endswith(PREDICTIONS_SUFFIX) else ()
     predictions = [table_name(predictions_name(model)) for model in args.predicting]
     return [
-        *read_prefix(lake, files, *(f"{environment.catalog_database}/{each}/metadata/" for each in predictions)),
+        *read_prefix(lake, files, *aged, *(f"{environment.catalog_database}/{each}/metadata/" for each in predictions)),
         *(statement for each in predictions for statement in read_table(environment, each)),
-        *write_prefix(lake, files, f"quarantine/{dataset}/expired/"),
+        *write_prefix(lake, files, records),
         *delete_from_prefix(lake, files),
         *commit_table(environment, table),
         *read_manifests(args.registry.bucket),

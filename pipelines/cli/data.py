@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +14,14 @@ from pipelines.cli.options import environment_option, log, open_target, target_o
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.plurals import counted
 
+if TYPE_CHECKING:
+    from pipelines.targets import Target
+
 SHOWN_ROWS = 20
+"""Quarantined rows that are described."""
+
+SAMPLED_ROWS = 5
+"""Rows of a version that are shown by default."""
 
 
 @click.group(cls=Group)
@@ -50,7 +59,11 @@ def list_files(dataset: str, only_problems: bool, environment: str, target: str)
 
 @data.command()
 @click.argument("dataset")
-@click.argument("file")
+@click.argument("name", default="latest")
+@click.option(
+    "--rows", type=click.IntRange(0, 1000), default=SAMPLED_ROWS, show_default=True, help="Rows of a version to show."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a version as JSON.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -58,17 +71,36 @@ def list_files(dataset: str, only_problems: bool, environment: str, target: str)
 )
 @environment_option
 @target_option
-def show(dataset: str, file: str, output: Path | None, environment: str, target: str) -> None:
-    """Show why rows of a landing file are in quarantine.
+def show(dataset: str, name: str, rows: int, as_json: bool, output: Path | None, environment: str, target: str) -> None:
+    """Show a version of a dataset, or why rows of a landing file are in quarantine.
 
-    Prints the outcome of FILE and the first quarantined rows with their reasons. A file with too many bad
-    rows keeps only a sample of them. Values of columns that the contract classifies are only in --output.
+    NAME is a snapshot, a tag, or `latest`: prints the columns of the version and some of its rows. Or it is a landing
+    file: prints its outcome and the first quarantined rows with their reasons. A file with too many bad rows keeps only
+    a sample of them. Values of columns that the contract classifies are only in --output.
     """
+    from pipelines.data.reading import SUFFIXES
+
+    opened = open_target(target)
+    if Path(name).suffix.lower() in SUFFIXES:
+        _show_file(opened, dataset, name, output, environment)
+        return
+    if output is not None:
+        raise MlopsError(
+            f"{output} is not written: expected a landing file, found the version {name!r}",
+            fix=f"mlops data checkout {dataset} {name} --env {environment} --output {output}",
+        )
+    from pipelines.data.version_details import details_lines, read_details
+
+    contract = opened.project.dataset_contract(dataset)
+    details = read_details(opened.descriptor(environment), contract, name, rows)
+    click.echo(json.dumps(details.to_json(), indent=2) if as_json else "\n".join(details_lines(details, contract)))
+
+
+def _show_file(opened: Target, dataset: str, file: str, output: Path | None, environment: str) -> None:
     from pipelines.data import landing_status
     from pipelines.data.row_quarantine import reason_lines
     from pipelines.declarations.classification import is_personal
 
-    opened = open_target(target)
     personal = {name for name, each in opened.project.contract(dataset).columns.items() if is_personal(each)}
     descriptor = opened.descriptor(environment)
     status = landing_status.find_status(descriptor, dataset, file)

@@ -6,7 +6,7 @@ Credentials, region and endpoints come from the standard AWS configuration, as b
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -465,6 +465,7 @@ def append(
     properties: Mapping[str, str],
     tag: str = "",
     described: Mapping[str, str] | None = None,
+    expected: int | None = None,
 ) -> str:
     """Append rows to a table and tag the snapshot, in one atomic commit.
 
@@ -479,16 +480,33 @@ def append(
         properties: further properties of the snapshot.
         tag: tag of the snapshot; `tag_of(batch)` by default.
         described: properties of the table to set in the same commit.
+        expected: number of rows that must be written before anything is committed; None for any number.
 
     Returns:
         The id of the new snapshot.
 
     Raises:
         pyiceberg.exceptions.CommitFailedException: another commit came first.
+        MlopsError: other rows than expected were written.
     """
+    import pyarrow as pa
+
     from pipelines.data.data_files import write_data_files
 
-    paths = write_data_files(descriptor, table, rows)
+    written = 0
+
+    def counted_rows() -> Iterator[pa.RecordBatch]:
+        nonlocal written
+        for each in rows:
+            written += each.num_rows
+            yield each
+
+    paths = write_data_files(descriptor, table, pa.RecordBatchReader.from_batches(rows.schema, counted_rows()))
+    if expected is not None and written != expected:
+        raise MlopsError(
+            f"nothing was appended to {'.'.join(table.name())}: expected {expected} rows, found {written}",
+            fix="report this as a bug with the file; the care of the table removes what was written",
+        )
     return add_data_files(table, paths, batch, properties, tag, described)
 
 

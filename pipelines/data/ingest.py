@@ -51,7 +51,10 @@ from pipelines.data.row_quarantine import (
     read_record,
     read_records,
     reason_lines,
+    restore_state,
     rows_url,
+    save_state,
+    saved_states,
     upload_rows,
     write_record,
 )
@@ -74,6 +77,12 @@ MOST_ATTEMPTS = 5
 
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts."""
+
+REPLAYED = "replayed.parquet"
+"""Local file of the quarantined rows that are checked again."""
+
+FIRST_STATE = "first"
+"""Name of the state of a batch whose snapshot was not recorded."""
 
 
 @dataclass(frozen=True)
@@ -214,15 +223,24 @@ def named_file(files: list[LandingFile], name: str, dataset: str, descriptor: En
 
 
 def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
-    """Complete the record of the latest batch, in case the job was killed right after the commit."""
+    """Complete the record of the latest batch, in case the job was killed right after the commit.
+
+    Rows that it released are in the table; their state in quarantine was saved before.
+    """
     batches = [(digest, each) for each in history(table) if (digest := summary_property(each, BATCH))]
     if not batches:
         return
     digest, snapshot = batches[-1]  # a later version may be one of the table's care
     record = read_record(descriptor, contract.name, digest)
-    if record is not None and record.verdict == "checked":
-        outcome = {"verdict": "ingested", "snapshot": str(snapshot.snapshot_id)}
+    if record is None:
+        return
+    outcome = {"verdict": "ingested", "snapshot": str(snapshot.snapshot_id)}
+    if record.verdict == "checked":
         write_record(descriptor, record.model_copy(update=outcome))
+    elif record.verdict == "ingested" and record.snapshot != outcome["snapshot"]:
+        run = summary_property(snapshot, RUN)
+        if (released := saved_states(descriptor, record).get(run)) is not None:
+            restore_state(descriptor, run, released.model_copy(update=outcome))
 
 
 def _download(
@@ -338,7 +356,7 @@ def _only_quarantined(ingestion: IngestedFile, batch: Batch) -> Batch:
     record = ingestion.replayed
     if record is None:
         return batch
-    path = ingestion.scratch / "replayed.parquet"
+    path = ingestion.scratch / REPLAYED
     if not download_rows(ingestion.descriptor, record.dataset, record.batch, path):
         raise MlopsError(
             f"the quarantined rows of {record.file} cannot be read: expected {record.quarantined} rows in "
@@ -413,7 +431,7 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
             return record
         described = changed_properties(table, contract)
         rows, properties = checked.good_rows(), _properties(ingestion)
-        snapshot = append(descriptor, table, rows, digest, properties, tag_of(digest), described)
+        snapshot = append(descriptor, table, rows, digest, properties, tag_of(digest), described, summary.good)
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record
@@ -424,19 +442,24 @@ def _replay(
 ) -> BatchRecord:
     """Append the rows of a batch that the contract allows now, then reduce its quarantine to the others.
 
-    In this order, so that a killed job loses no rows: those that are in the table are found there by their keys.
+    In this order, so that a killed job loses no rows. The states before and after the commit are saved before it.
     """
-    snapshot = before.snapshot
+    descriptor = ingestion.descriptor
+    left = ingestion.scratch / "quarantine.parquet"
+    checked.write_quarantine(left)
+    facts = {"verdict": "ingested", "rows": before.rows, "good": before.good + found.good, "snapshot": before.snapshot}
+    record = found.model_copy(update=facts)
     if found.good:
+        save_state(descriptor, before.snapshot or FIRST_STATE, before, ingestion.scratch / REPLAYED)
+        save_state(descriptor, ingestion.run, record.model_copy(update={"snapshot": None}), left)
         tag = replay_tag(table, ingestion.digest)
         properties = _properties(ingestion)
-        rows = checked.good_rows()
         described = changed_properties(table, ingestion.contract)
-        snapshot = append(ingestion.descriptor, table, rows, ingestion.digest, properties, tag, described)
-    _upload_quarantined(ingestion, checked)
-    facts = {"verdict": "ingested", "rows": before.rows, "good": before.good + found.good, "snapshot": snapshot}
-    record = found.model_copy(update=facts)
-    write_record(ingestion.descriptor, record)
+        rows = checked.good_rows()
+        snapshot = append(descriptor, table, rows, ingestion.digest, properties, tag, described, found.good)
+        record = record.model_copy(update={"snapshot": snapshot})
+    upload_rows(descriptor, ingestion.contract.name, ingestion.digest, left)
+    write_record(descriptor, record)
     return record
 
 

@@ -1,8 +1,9 @@
 """Emit OpenLineage events (https://openlineage.io/spec). A failure to emit is logged and never fails a job.
 
 Events are written to the logs bucket under `lineage/<job>/`. They are also sent to the transport of OpenLineage's own
-configuration, if there is one: `OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…` or `openlineage.yml`.
-Set `OPENLINEAGE_DISABLED=true` to turn both off.
+configuration, if there is one: `OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…`, or the file
+`openlineage.yml` in the working directory or in `~/.openlineage/`. `openlineage` in `Pulumi.<environment>.yaml` sets
+it for jobs. Set `OPENLINEAGE_DISABLED=true` to turn both off.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Data:
         assertions: results of the rules on the data.
         derived: column → the columns of inputs that its values come from, as (namespace, name, column).
         contract: the contract that the data follows. Events name its version, purpose and owner.
+        sample: share of the rows of an input that were used, chosen by a hash of their keys; None for all.
     """
 
     namespace: str
@@ -74,6 +76,7 @@ class Data:
     assertions: Sequence[Assertion] = ()
     derived: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
     contract: Contract | None = None
+    sample: float | None = None
 
 
 def from_columns(source: Data, columns: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -243,7 +246,9 @@ class _Emitter:
 def _is_configured() -> bool:
     by_name = any(key == "OPENLINEAGE_URL" or key == "OPENLINEAGE_CONFIG" for key in os.environ)
     by_part = any(key.startswith("OPENLINEAGE__TRANSPORT") for key in os.environ)
-    return by_name or by_part or Path("openlineage.yml").is_file()
+    home = os.environ.get("HOME")
+    files = [Path("openlineage.yml"), *([Path(home, ".openlineage", "openlineage.yml")] if home else [])]
+    return by_name or by_part or any(file.is_file() for file in files)
 
 
 def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
@@ -318,7 +323,18 @@ def _as_input(data: Data) -> InputDataset:
         )
     if data.rows is not None:
         facets["dataQualityMetrics"] = metrics.DataQualityMetricsInputDatasetFacet(columnMetrics={}, rowCount=data.rows)
+    if data.sample is not None:
+        facets["subset"] = _sample(data.sample)
     return InputDataset(namespace=data.namespace, name=data.name, facets=_facets(data), inputFacets=facets)
+
+
+def _sample(share: float) -> Any:
+    from openlineage.client.facet_v2 import base_subset_dataset as subset
+
+    # The hash of a key, as a share of all hashes.
+    field, limit = subset.FieldBaseCompareExpression("hash(primaryKey)"), subset.LiteralCompareExpression(str(share))
+    condition = subset.CompareSubsetCondition(left=field, right=limit, comparison="LESS_THAN")
+    return subset.InputSubsetInputDatasetFacet(inputCondition=condition)
 
 
 def _as_output(data: Data) -> OutputDataset:

@@ -2,12 +2,17 @@
 
 Both are stored in the lake bucket as `quarantine/<dataset>/<hex digits of the batch's digest>`. Ingesting a batch again
 overwrites the same two objects, so ingestion is idempotent.
+
+When quarantined rows are released, the states before and after are saved in the folder of that name: the first for a
+rollback of the table, the second for a job that is killed after its commit.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -117,8 +122,8 @@ def read_records(descriptor: EnvironmentDescriptor, dataset: str) -> list[BatchR
     """
     prefix, found = f"quarantine/{dataset}/", []
     for listed in store.listing(descriptor.lake_bucket, prefix, client=s3(descriptor)):
-        if not listed.key.endswith(".json"):
-            continue
+        if not listed.key.endswith(".json") or "/" in listed.key.removeprefix(prefix):
+            continue  # deeper ones are earlier states
         content = store.get(descriptor.lake_bucket, listed.key, limit=LARGEST_RECORD, client=s3(descriptor)).content
         try:
             found.append(BatchRecord.model_validate_json(content))
@@ -140,6 +145,47 @@ def download_rows(descriptor: EnvironmentDescriptor, dataset: str, batch: str, p
 def upload_rows(descriptor: EnvironmentDescriptor, dataset: str, batch: str, path: Path) -> None:
     """Upload a Parquet file with the quarantined rows of a batch."""
     store.upload(descriptor.lake_bucket, _key(dataset, batch, ".parquet"), path, client=s3(descriptor))
+
+
+def save_state(descriptor: EnvironmentDescriptor, name: str, record: BatchRecord, path: Path) -> None:
+    """Save a state of a batch under a name: its record, and a Parquet file of its quarantined rows."""
+    store.upload(descriptor.lake_bucket, _state_key(record, name, ".parquet"), path, client=s3(descriptor))
+    content = record.model_dump_json().encode()
+    key = _state_key(record, name, ".json")
+    store.put(descriptor.lake_bucket, key, content, content_type="application/json", client=s3(descriptor))
+
+
+def saved_states(descriptor: EnvironmentDescriptor, record: BatchRecord) -> dict[str, BatchRecord]:
+    """Return the saved states of a batch by their names; invalid ones are left out."""
+    prefix, found = _state_key(record, "", ""), {}
+    for listed in store.listing(descriptor.lake_bucket, prefix, client=s3(descriptor)):
+        name = listed.key.removeprefix(prefix)
+        if not name.endswith(".json"):
+            continue
+        content = store.get(descriptor.lake_bucket, listed.key, limit=LARGEST_RECORD, client=s3(descriptor)).content
+        with suppress(ValidationError):
+            found[name.removesuffix(".json")] = BatchRecord.model_validate_json(content)
+    return found
+
+
+def restore_state(descriptor: EnvironmentDescriptor, name: str, record: BatchRecord) -> None:
+    """Make a saved state of a batch the current one.
+
+    Args:
+        descriptor: the environment.
+        name: name of the state.
+        record: its record.
+    """
+    with tempfile.TemporaryDirectory(prefix="quarantine-") as folder:
+        path = Path(folder) / "rows.parquet"
+        client = s3(descriptor)
+        store.download(descriptor.lake_bucket, _state_key(record, name, ".parquet"), path, client=client)
+        upload_rows(descriptor, record.dataset, record.batch, path)
+    write_record(descriptor, record)
+
+
+def _state_key(record: BatchRecord, name: str, suffix: str) -> str:
+    return _key(record.dataset, record.batch, f"/{name}{suffix}")
 
 
 def _key(dataset: str, batch: str, suffix: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
+from pipelines.data.expired_versions import ExpiredVersion, read_expired
 from pipelines.data.file_replacement import (
     SETTLED,
     CurrentFile,
@@ -14,9 +17,11 @@ from pipelines.data.file_replacement import (
     replace_files,
     stream_files,
 )
+from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.plurals import counted
+from pipelines.declarations.predictions_contract import BATCH_COLUMN, batch_names, is_predictions
 from pipelines.declarations.service_level import retention_time
 
 if TYPE_CHECKING:
@@ -38,13 +43,57 @@ def row_retention(contract: Contract) -> tuple[Column, timedelta] | None:
     return column, age
 
 
-def oldest_kept(contract: Contract, now: datetime) -> tuple[Column, datetime] | None:
-    """Return the column that gives the age of rows, and the oldest value that stays; None if all rows stay."""
+@dataclass(frozen=True)
+class OldRows:
+    """Rows that are past the retention.
+
+    Attributes:
+        described: what they are, for messages.
+        files: files of the current version that may have some.
+        stays: returns which rows of a batch of rows are young enough.
+    """
+
+    described: str
+    files: tuple[CurrentFile, ...]
+    stays: Callable[[pa.RecordBatch], pa.Array]
+
+
+def find_old_rows(descriptor: EnvironmentDescriptor, table: Table, contract: Contract, now: datetime) -> OldRows | None:
+    """Find the rows that the retention removes; None if all rows stay.
+
+    Args:
+        descriptor: the environment.
+        table: the table.
+        contract: the dataset's contract. The age of a prediction is that of its batch.
+        now: the current time.
+    """
+    if is_predictions(contract):
+        return _old_predictions(descriptor, table, contract, now)
     kept = row_retention(contract)
-    return None if kept is None else (kept[0], now - kept[1])
+    if kept is None:
+        return None
+    column, oldest = kept[0], now - kept[1]
+    files = tuple(_files_with_old_values(table, column, oldest))
+    return OldRows(f"with {column.name} before {_shown(oldest)}", files, partial(_is_young, column.name, oldest))
 
 
-def files_with_old_rows(table: Table, column: Column, oldest: datetime) -> list[CurrentFile]:
+def _shown(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _is_young(name: str, oldest: datetime, rows: pa.RecordBatch) -> pa.Array:
+    """Return which rows have a date or a timestamp that is young enough, or none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = rows.column(name)
+    limit = oldest.date() if pa.types.is_date(values.type) else oldest.astimezone(UTC)
+    if isinstance(limit, datetime) and values.type.tz is None:
+        limit = limit.replace(tzinfo=None)
+    return pc.fill_null(pc.greater_equal(values, pa.scalar(limit, values.type)), True)
+
+
+def _files_with_old_values(table: Table, column: Column, oldest: datetime) -> list[CurrentFile]:
     """Return the files of the current version that may have older rows, by their statistics."""
     from pyiceberg.expressions import LessThan, Reference
     from pyiceberg.expressions.literals import literal
@@ -59,6 +108,43 @@ def files_with_old_rows(table: Table, column: Column, oldest: datetime) -> list[
     older = LessThan(term=Reference(column.name), value=literal(limit))
     possible = {task.file.file_path for task in table.scan(row_filter=older).plan_files()}
     return [file for file in current_files(table) if file.path in possible and not file.has_deletes]
+
+
+def _old_predictions(
+    descriptor: EnvironmentDescriptor, table: Table, contract: Contract, now: datetime
+) -> OldRows | None:
+    """Find the predictions of batches that are past the retention. What is on record about these batches stays."""
+    import pyarrow as pa
+
+    from pipelines.data.data_files import stream_rows
+
+    age = retention_time(contract.service_levels)
+    if age is None:
+        return None
+    oldest = now - age
+    known: list[TableVersion | ExpiredVersion] = [*list_versions(table), *read_expired(descriptor, contract.name)]
+    old = {version.batch for version in known if version.batch is not None and version.at < oldest}
+    names = pa.array(sorted(name for batch in old for name in batch_names(batch)), pa.string())
+
+    def has_some(file: CurrentFile) -> bool:
+        parts = stream_rows(table, [file.task], [BATCH_COLUMN])
+        return any(_is_in(part, names).true_count for part in parts)
+
+    files = [file for file in current_files(table) if old and not file.has_deletes and has_some(file)]
+    return OldRows(f"predicted before {_shown(oldest)}", tuple(files), partial(_is_other, names))
+
+
+def _is_in(rows: pa.RecordBatch, names: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    column = rows.column(BATCH_COLUMN)
+    return pc.is_in(column, value_set=names.cast(column.type))
+
+
+def _is_other(names: pa.Array, rows: pa.RecordBatch) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.invert(_is_in(rows, names))
 
 
 def remove_old_rows(
@@ -87,18 +173,16 @@ def remove_old_rows(
     Raises:
         MlopsError: other writers commit all the time.
     """
-    limit = oldest_kept(contract, now)
-    if limit is None:
+    old = find_old_rows(descriptor, table, contract, now)
+    if old is None:
         return 0
-    column, oldest = limit
     removed = 0
-    found = files_with_old_rows(table, column, oldest)
-    for start in range(0, len(found), FILES_OF_COMMIT):
+    for start in range(0, len(old.files), FILES_OF_COMMIT):
         replaced: list[CurrentFile] = []
         written: list[str] = []
         rows = 0
-        for file in found[start : start + FILES_OF_COMMIT]:
-            kept = _KeptRows(table, file, column, oldest)
+        for file in old.files[start : start + FILES_OF_COMMIT]:
+            kept = _KeptRows(table, file, old.stays)
             written += kept.write(descriptor, SETTLED if is_settled(file.path) or file.sequence < compared else "")
             if kept.removed:
                 replaced.append(file)
@@ -106,15 +190,15 @@ def remove_old_rows(
         if replaced and replace_files(descriptor, table, replaced, written, "retention") is not None:
             removed += rows
     if removed:
-        log(f"retention: removed {counted(removed, 'row')} with {column.name} before {oldest:%Y-%m-%d %H:%M} UTC")
+        log(f"retention: removed {counted(removed, 'row')} {old.described}")
     return removed
 
 
 class _KeptRows:
     """The rows of a file that are young enough; `removed` counts the others once the rows were read."""
 
-    def __init__(self, table: Table, file: CurrentFile, column: Column, oldest: datetime) -> None:
-        self.table, self.file, self.column, self.oldest = table, file, column, oldest
+    def __init__(self, table: Table, file: CurrentFile, stays: Callable[[pa.RecordBatch], pa.Array]) -> None:
+        self.table, self.file, self.stays = table, file, stays
         self.removed = 0
 
     def write(self, descriptor: EnvironmentDescriptor, prefix: str) -> list[str]:
@@ -134,15 +218,7 @@ class _KeptRows:
         return write_data_files(descriptor, self.table, kept, prefix=prefix)
 
     def _kept(self, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         for batch in rows:
-            values = batch.column(self.column.name)
-            limit = self.oldest.date() if pa.types.is_date(values.type) else self.oldest.astimezone(UTC)
-            if isinstance(limit, datetime) and values.type.tz is None:
-                limit = limit.replace(tzinfo=None)
-            stays = pc.fill_null(pc.greater_equal(values, pa.scalar(limit, values.type)), True)
-            kept = batch.filter(stays)
+            kept = batch.filter(self.stays(batch))
             self.removed += batch.num_rows - kept.num_rows
             yield kept

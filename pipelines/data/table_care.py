@@ -17,7 +17,7 @@ from pipelines.data.delivery_history import compared_snapshots
 from pipelines.data.file_replacement import MOST_ATTEMPTS, current_files, pause_before
 from pipelines.data.lineage import lineage, table_data
 from pipelines.data.orphan_files import find_orphans, remove_orphans
-from pipelines.data.row_retention import files_with_old_rows, oldest_kept, remove_old_rows
+from pipelines.data.row_retention import find_old_rows, remove_old_rows
 from pipelines.data.table_changes import MOST_EXPIRED, TableChange, TableConflictError, make_change
 from pipelines.data.version_retention import AUDIT_DAYS, KEPT_DAYS, ExpiryPlan, plan_expiry
 from pipelines.data.versions import TableVersion, list_versions
@@ -49,7 +49,7 @@ class CarePlan:
     Attributes:
         dataset: name of the contract.
         orphans: files that no version names.
-        retention: column that gives the age of rows, and the oldest value that stays; None if all rows stay.
+        retention: which rows are past the retention; None if all rows stay.
         old: number of files that may have rows to remove.
         compaction: files to join.
         expiry: versions that may expire, and the others.
@@ -58,7 +58,7 @@ class CarePlan:
 
     dataset: str
     orphans: tuple[Listed, ...]
-    retention: tuple[str, datetime] | None
+    retention: str | None
     old: int
     compaction: CompactionPlan
     expiry: ExpiryPlan
@@ -100,15 +100,14 @@ def plan_care(
     """
     table = open_table(descriptor, contract.name)
     orphans = tuple(find_orphans(descriptor, table, now))
-    limit = oldest_kept(contract, now)
-    old = len(files_with_old_rows(table, *limit)) if limit is not None else 0
+    old = find_old_rows(descriptor, table, contract, now)
     compared = oldest_compared(table, reference_deliveries(contract))
     expiry = _plan_expiry(descriptor, contract, predicting, table, now)
     return CarePlan(
         dataset=contract.name,
         orphans=orphans,
-        retention=(limit[0].name, limit[1]) if limit is not None else None,
-        old=old,
+        retention=old.described if old is not None else None,
+        old=len(old.files) if old is not None else 0,
         compaction=plan_compaction(current_files(table), compared),
         expiry=expiry,
         overdue=overdue_versions(list_versions(table), expiry, retention_time(contract.service_levels), now),
@@ -164,9 +163,8 @@ def plan_lines(plan: CarePlan) -> list[str]:
     elif plan.compaction.small:
         lines.append(f"keep   {counted(plan.compaction.small, 'small file')}: too few, or the monitor compares them")
     if plan.retention is not None:
-        column, oldest = plan.retention
         found = f"{counted(plan.old, 'file')} may have them" if plan.old else "there are none"
-        lines.append(f"remove rows with {column} before {oldest:%Y-%m-%d %H:%M} UTC: {found}")
+        lines.append(f"remove rows {plan.retention}: {found}")
     lines += [f"remove unused file {file.key} ({file.size} bytes)" for file in plan.orphans[:SHOWN_FILES]]
     if len(plan.orphans) > SHOWN_FILES:
         lines.append(f"remove {counted(len(plan.orphans) - SHOWN_FILES, 'more unused file')}")

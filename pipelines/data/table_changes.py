@@ -6,7 +6,7 @@ The job's role may commit to the table and write the records of batches; people 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints
 
 from pipelines.data.catalog import KEPT_HISTORY, open_table, without_retries
 from pipelines.data.expired_versions import record_expiry
-from pipelines.data.row_quarantine import read_record, write_record
+from pipelines.data.row_quarantine import BatchRecord, read_record, restore_state, saved_states, write_record
 from pipelines.data.versions import BATCH_TAG, TableVersion, check_tag, find_version, list_versions
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import Declaration, parse
@@ -168,10 +168,28 @@ def _roll_back(
         record = read_record(descriptor, contract.name, version.batch) if version.batch else None
         if record is not None and record.batch not in remaining:
             write_record(descriptor, record.model_copy(update={"verdict": "dropped", "dropped": why}))
+        elif record is not None:
+            _withdraw_release(descriptor, record, {each.snapshot for each in undone}, log)
         log(f"{contract.name}: the rows of {version.file or version.snapshot} leave the table")
     with table.manage_snapshots() as manage:
         manage.set_current_snapshot(int(target.snapshot))
     log(f"{contract.name}: {target.snapshot} is the current version")
+
+
+def _withdraw_release(
+    descriptor: EnvironmentDescriptor, record: BatchRecord, undone: Set[str], log: Callable[[str], None]
+) -> None:
+    """Return rows to quarantine that were released from it after the target of a rollback."""
+    if record.snapshot not in undone:
+        return
+    states = saved_states(descriptor, record)
+    before = {name: each for name, each in states.items() if each.snapshot and each.snapshot not in undone}
+    if not before:
+        log(f"{record.file}: rows that were released from quarantine leave the table, and are not kept elsewhere")
+        return
+    name = max(before, key=lambda each: before[each].good)
+    restore_state(descriptor, name, before[name])
+    log(f"{record.file}: {counted(record.good - before[name].good, 'row')} return to quarantine")
 
 
 def _expire(descriptor: EnvironmentDescriptor, table: Table, dataset: str, snapshots: Sequence[str]) -> str:

@@ -67,13 +67,13 @@ def read_named(place: TablePlace, dataset: str, version: str = LATEST) -> tuple[
     Raises:
         MlopsError: the table or the version does not exist, or cannot be read.
     """
-    with _readable(place, dataset, version):
+    with readable(place, dataset, version):
         found = find_version(list_versions(open_table(place, dataset)), version, dataset)
         return read_version(place, dataset, found.snapshot)
 
 
 @contextmanager
-def _readable(place: TablePlace, dataset: str, version: str) -> Iterator[None]:
+def readable(place: TablePlace, dataset: str, version: str) -> Iterator[None]:
     """Turn errors of AWS into errors that name the version."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -116,7 +116,7 @@ def read_version_on_spark(place: TablePlace, dataset: str, version: str = LATEST
         tasks = list(table.scan(selected_fields=tuple(columns)).plan_files())
         return rows_of_files(table, tasks, stored_types(table.schema().select(*columns)))
 
-    with _readable(place, dataset, version):
+    with readable(place, dataset, version):
         table = open_table(place, dataset)
         found = find_version(list_versions(table), version, dataset)
         scan = table.scan(snapshot_id=int(found.snapshot))

@@ -240,6 +240,36 @@ class MlflowTracking(Declaration):
     pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
 
 
+class LineageEndpoint(Declaration):
+    """An HTTP endpoint that gets a copy of the OpenLineage events of every job.
+
+    Attributes:
+        url: its address, OPENLINEAGE_URL.
+        endpoint: path of its API, OPENLINEAGE_ENDPOINT.
+        api_key: the key that authorises requests, OPENLINEAGE_API_KEY; None to send none. Needs HTTPS, or an address of
+            the same machine.
+        pod_port: port of its pods, if it is a Service of the cluster; None for the port of the URL.
+    """
+
+    url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[\w./~-]*)?$")
+    ]
+    endpoint: Annotated[str, StringConstraints(pattern=r"^[\w.~-]+(/[\w.~-]+)*$")] = "api/v1/lineage"
+    api_key: SecretKey | None = None
+    pod_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """True if the endpoint is on the same machine, as on the laptop."""
+        return urlsplit(self.url).hostname in ("127.0.0.1", "localhost")
+
+    @model_validator(mode="after")
+    def _keeps_the_key(self) -> LineageEndpoint:
+        if self.api_key is not None and not self.url.startswith("https://") and not self.is_local:
+            raise ValueError(f"a url that begins with https:// for api_key; found {self.url}")
+        return self
+
+
 def service_namespace(url: str) -> str | None:
     """Return the namespace of the Service that a URL names; None if it does not name a Service of the cluster."""
     host = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..+)?", urlsplit(url).hostname or "")
@@ -358,6 +388,7 @@ class EnvironmentConfig(Declaration):
         canary: what happens to a release on trial without a verdict.
         spark: the server for datasets whose contract says `engine: spark`.
         mlflow: where training jobs copy their runs; None to keep them in the registry only.
+        openlineage: where jobs copy their OpenLineage events; None to keep them in the logs bucket only.
     """
 
     promotes_from: Name | None
@@ -385,6 +416,7 @@ class EnvironmentConfig(Declaration):
     canary: CanaryHandling = CanaryHandling()
     spark: SparkSettings = SparkSettings()
     mlflow: MlflowTracking | None = None
+    openlineage: LineageEndpoint | None = None
 
     @property
     def spark_namespace(self) -> str:

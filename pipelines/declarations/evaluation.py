@@ -64,6 +64,8 @@ class Holdout(Declaration):
         seed: random seed of the split.
         rows: rows in the holdout.
         training_rows: rows used for training.
+        sample: share of the rows outside of the holdout that were used for training, from `model.yaml`; None for all.
+        left_out_rows: labelled rows in neither part, because they are not in the sample.
         unlabelled_rows: rows in neither part, because they have no target yet.
         keys: digest of the keys of the holdout rows.
         leaked_rows: holdout rows whose features and target equal those of a training row.
@@ -73,6 +75,8 @@ class Holdout(Declaration):
     seed: Count
     rows: Annotated[int, Field(ge=1)]
     training_rows: Annotated[int, Field(ge=1)]
+    sample: Figure | None = None
+    left_out_rows: Count = 0
     unlabelled_rows: Count
     keys: Digest
     leaked_rows: Count

@@ -89,6 +89,8 @@ class Training(Declaration):
         entrypoint: training function in the model's folder, `module:function`.
         seed: random seed.
         holdout: share of the rows withheld from training, chosen by their keys.
+        sample: share of the other rows that the function gets, chosen by their keys; None for all. The holdout stays
+            whole.
         parameters: passed to the function unchanged.
         resources: resources of the training job.
         retrain_on: what starts a training without a request. `new-data`: the dataset has a new version.
@@ -98,6 +100,7 @@ class Training(Declaration):
     entrypoint: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     holdout: Share = 0.25
+    sample: Share | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     resources: Resources
     retrain_on: tuple[Literal["new-data"], ...] = ()
@@ -304,12 +307,15 @@ class BatchPrediction(Declaration):
     Attributes:
         datasets: datasets whose versions may be predicted, besides the one that the model is trained on.
         resources: resources of the job.
+        retention_days: days after which predictions are removed; None to keep them. What was predicted by which bundle
+            stays on record.
         deadline_seconds: maximum duration of a run: at most five days. Files that no version of a table names are
             removed when they are seven days old, so a run that takes longer could lose those that it has written.
     """
 
     datasets: tuple[Name, ...] = ()
     resources: Resources = Resources(cpu="1", memory="2Gi")
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     deadline_seconds: Annotated[int, Field(gt=0, le=5 * 86_400)] = 3600
 
 

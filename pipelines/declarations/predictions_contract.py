@@ -11,6 +11,7 @@ from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.data_monitoring import MONITORING
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import predictions_name
+from pipelines.declarations.service_level import RETENTION
 
 BATCH_COLUMN = "batch"
 ROW_COLUMN = "row"
@@ -122,6 +123,8 @@ def predictions_contract(model: Model, source: Contract) -> Contract:
             }
         ],
     }
+    if model.batch.retention_days is not None:
+        named["slaProperties"] = [{"property": RETENTION, "value": model.batch.retention_days, "unit": "d"}]
     if source.domain is not None:
         named["domain"] = source.domain
     made = Contract.model_validate(named, strict=False)

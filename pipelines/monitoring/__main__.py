@@ -80,12 +80,17 @@ def _monitor_model(given: argparse.Namespace) -> None:
 def _compact_log(given: argparse.Namespace) -> None:
     from datetime import UTC, datetime
 
+    from pipelines.data.lineage import lineage
+    from pipelines.declarations.names import compaction_name
     from pipelines.monitoring.log_compaction import LogCompaction
+    from pipelines.monitoring.monitor_lineage import log_data
 
-    compacted = removed = 0
-    for hour in LogCompaction(EnvironmentDescriptor.from_environ(), given.name).run(datetime.now(UTC)):
-        print(hour, flush=True)
-        compacted, removed = compacted + hour.compacted, removed + hour.removed
+    descriptor, compacted, removed = EnvironmentDescriptor.from_environ(), 0, 0
+    log = log_data(descriptor, given.name)
+    with lineage(descriptor, compaction_name(given.name), [log], [log]):
+        for hour in LogCompaction(descriptor, given.name).run(datetime.now(UTC)):
+            print(hour, flush=True)
+            compacted, removed = compacted + hour.compacted, removed + hour.removed
     print(f"{given.name}: {compacted:,} objects compacted, {removed:,} compacted objects removed", flush=True)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pipelines.data.row_balance import RowBalance
 from pipelines.monitoring.drift_tests import adjusted, proportion_p_value
 from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
 
@@ -13,6 +14,9 @@ FALSE_POSITIVES = 0.05
 
 QUALITY_DIFFERENCE = 0.01
 """Least increase of the share of quarantined rows that is an alarm."""
+
+SHOWN_PROBLEMS = 3
+"""Rows that do not add up: number of files that a reason names."""
 
 MISSED_DELIVERIES = 2
 """Without an agreed freshness, deliveries that may be late before the age of the data is an alarm."""
@@ -92,6 +96,28 @@ def judge_freshness(
         verdict = "alarm" if age > limit else "ok"
         reason = f"the newest delivery is {age:.1f} hours old; {source} {limit:g}"
     return MonitorFinding(check="freshness", verdict=verdict, figure=age, threshold=limit, unit="hours", reason=reason)
+
+
+def judge_rows(balance: RowBalance) -> MonitorFinding:
+    """Judge if every row that ever landed is in the table or in quarantine, exactly once."""
+    problems = balance.problems
+    reason = (
+        f"{balance.landed:,} landed = {balance.appended:,} appended + {balance.quarantined:,} quarantined, "
+        "over the life of the table"
+    )
+    if problems:
+        more = f" (and {len(problems) - SHOWN_PROBLEMS} more)" if len(problems) > SHOWN_PROBLEMS else ""
+        reason = "; ".join(problems[:SHOWN_PROBLEMS]) + more
+    verdict: MonitorVerdict = "alarm" if problems else "ok"
+    return MonitorFinding(
+        check="rows",
+        verdict=verdict,
+        figure=float(len(problems)),
+        threshold=1.0,
+        unit="problems",
+        rows=balance.landed,
+        reason=reason,
+    )
 
 
 def judge_quality(current: QualityCounts, reference: QualityCounts, minimum_rows: int) -> list[MonitorFinding]:

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.catalog import open_table
 from pipelines.data.columns import iceberg_type
 from pipelines.data.data_files import stream_rows
+from pipelines.data.expired_versions import read_expired
+from pipelines.data.file_replacement import current_files
+from pipelines.data.lineage import lineage, table_data
+from pipelines.data.row_balance import RowBalance, balance_rows
 from pipelines.data.row_quarantine import BatchRecord, read_records
 from pipelines.data.spark_rows import rows_of_files
 from pipelines.data.spark_session import open_spark
+from pipelines.data.versions import list_versions
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSettings, is_daily
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.names import monitor_name
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
 from pipelines.monitoring.column_drift import (
@@ -29,7 +35,13 @@ from pipelines.monitoring.column_drift import (
     without_rare,
 )
 from pipelines.monitoring.column_profiles import not_profiled, profile_streams
-from pipelines.monitoring.data_checks import judge_freshness, judge_open_files, judge_quality, judge_schema
+from pipelines.monitoring.data_checks import (
+    judge_freshness,
+    judge_open_files,
+    judge_quality,
+    judge_rows,
+    judge_schema,
+)
 from pipelines.monitoring.data_report import DataMonitorReport, ExaminedDelivery, VolumePoint
 from pipelines.monitoring.deliveries import (
     Delivery,
@@ -39,6 +51,7 @@ from pipelines.monitoring.deliveries import (
     quality_counts,
 )
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
+from pipelines.monitoring.monitor_lineage import assertions_of, report_data
 from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.profile_counter import ColumnProfile
 from pipelines.monitoring.report_page import render_page
@@ -107,6 +120,7 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
         *judge_schema(declared, newest.columns, before[-1].columns if before else None),
         *([fresh] if fresh is not None else []),
         judge_volume(rows or 0, history, seasonal=series.seasonal),
+        judge_rows(_balance(descriptor, contract.name, table, records)),
         *judge_quality(checked, checked_before, settings.minimum_rows),
         *waiting,
         *judge_nulls(comparisons, settings),
@@ -134,6 +148,16 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
         expected_high=high,
         skipped=_skipped(contract, settings),
     )
+
+
+def _balance(
+    descriptor: EnvironmentDescriptor, dataset: str, table: Table, records: Sequence[BatchRecord]
+) -> RowBalance:
+    files = current_files(table)
+    # Rows that another engine has deleted are still in its files, and the version does not count them.
+    held = sum(file.rows for file in files) if not any(file.has_deletes for file in files) else None
+    expired = {each.batch for each in read_expired(descriptor, dataset) if each.batch is not None}
+    return balance_rows(list_versions(table), expired, records, held)
 
 
 def _undecided(records: Sequence[BatchRecord]) -> list[str]:
@@ -245,8 +269,14 @@ def run_data_monitor(
     Raises:
         MlopsError: the environment has no such table, or AWS denied a request.
     """
-    report = examine(descriptor, contract, now or datetime.now(UTC))
-    name = write_report(descriptor, report, render_page(report))
-    if namespace:
-        publish_metrics(descriptor, report, namespace)
+    table, reports = table_data(descriptor, contract.name), report_data(descriptor, contract.name)
+    with lineage(descriptor, monitor_name(contract.name), [table], [reports]) as run:
+        report = examine(descriptor, contract, now or datetime.now(UTC))
+        name = write_report(descriptor, report, render_page(report))
+        found = assertions_of(report.findings, contract.columns)
+        facts: dict[str, Any] = {"version": report.snapshot, "assertions": found, "contract": contract}
+        run.inputs = [table_data(descriptor, contract.name, **facts)]
+        run.outputs = [report_data(descriptor, contract.name, name=name)]
+        if namespace:
+            publish_metrics(descriptor, report, namespace)
     return report, name

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.lineage import lineage, table_data
 from pipelines.declarations.baseline import Baseline
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.documents import parse
@@ -21,6 +22,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.inference_logging import sampling_key
 from pipelines.declarations.model import Model
 from pipelines.declarations.model_monitoring import ModelMonitoring
+from pipelines.declarations.names import model_monitor_name
 from pipelines.monitoring.baseline_drift import FEATURES, OUTPUTS, BaselineCounter, judge_outside
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
 from pipelines.monitoring.column_drift import judge_drift, judge_nulls, without_rare
@@ -52,6 +54,7 @@ from pipelines.monitoring.model_checks import (
 from pipelines.monitoring.model_report import GroupFigure, LabelCounts, ModelMonitorReport
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
+from pipelines.monitoring.monitor_lineage import assertions_of, log_data, report_data
 from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.prediction_labels import LabelJoin, Labelled, Labels, group_name, read_labels, resolve_labels
 from pipelines.monitoring.request_log import LoggedRows, LogTotals, ProcessCounts, RequestLog, read_counts
@@ -446,8 +449,16 @@ def run_model_monitor(
         MlopsError: the ledger, the bundle, the log or the labels cannot be read, or AWS denied a request.
     """
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
-    report = examine_model(descriptor, model, find_live(descriptor, model.name), moment)
-    name = write_report(descriptor, report, render_model_page(report))
-    if namespace:
-        publish_metrics(descriptor, report, namespace)
+    declared = model.monitoring.labels
+    labels = [table_data(descriptor, declared.dataset)] if declared is not None else []
+    reports = report_data(descriptor, model.name, "models")
+    job = model_monitor_name(model.name)
+    with lineage(descriptor, job, [log_data(descriptor, model.name), *labels], [reports]) as run:
+        report = examine_model(descriptor, model, find_live(descriptor, model.name), moment)
+        name = write_report(descriptor, report, render_model_page(report))
+        found = assertions_of(report.findings, model.features)
+        run.inputs = [log_data(descriptor, model.name, assertions=found), *labels]
+        run.outputs = [report_data(descriptor, model.name, "models", name)]
+        if namespace:
+            publish_metrics(descriptor, report, namespace)
     return report, name

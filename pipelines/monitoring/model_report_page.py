@@ -111,7 +111,7 @@ def _value(value: float | None) -> str:
 
 
 def _notes(report: ModelMonitorReport) -> str:
-    bundle = f" Bundle {escaped(report.bundle)}." if report.bundle else ""
+    bundle = f" Bundle <code>{escaped(report.bundle)}</code>." if report.bundle else ""
     return (
         "<details><summary>How to read this</summary>"
         "<p>Drift compares the window with the bundle's baseline. It is an alarm if it is significant after control of "

@@ -13,7 +13,7 @@ from pipelines.declarations.model_monitoring import ModelCheck
 MonitorVerdict = Literal["ok", "watch", "alarm", "unknown"]
 """`ok`; `watch`: look at it; `alarm`: something must happen; `unknown`: too little data to decide."""
 
-DataCheck = Literal["schema", "freshness", "volume", "quality", "nulls", "drift"]
+DataCheck = Literal["schema", "freshness", "volume", "rows", "quality", "nulls", "drift"]
 """What the monitor of a dataset checks."""
 
 CheckKind = DataCheck | ModelCheck

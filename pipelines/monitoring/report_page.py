@@ -22,7 +22,8 @@ _STYLE = """
 --old:#7d8792;--new:#66aaff;--ok:#7ee2a0;--watch:#f2cc60;--alarm:#ff9d96;--unknown:#b5bfca;--okbg:#12331f;
 --watchbg:#3a2d06;--alarmbg:#4a1717;--unknownbg:#262d36;--band:#66aaff}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;
+overflow-wrap:break-word}
 main{max-width:1120px;margin:0 auto;padding:28px 20px 60px}
 h1{font-size:1.7rem;line-height:1.25;margin:0 0 4px}h2{font-size:1.15rem;margin:34px 0 10px}h3{font-size:1rem;margin:0}
 p{margin:4px 0}.soft{color:var(--soft)}
@@ -54,7 +55,7 @@ svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line);stroke-width:1
 .key{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.88rem;color:var(--soft)}
 .key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
 .scroll>svg{min-width:640px}
-@media(max-width:720px){thead{display:none}
+@media(max-width:720px){body{overflow-wrap:anywhere}thead{display:none}
 tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:10px 0;border-bottom:1px solid var(--line)}
 td,td.n{border:0;padding:0;text-align:left}td.n:empty{display:none}
 td[data-label]::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-basis:100%}}
@@ -65,6 +66,7 @@ _CHECKS: dict[CheckKind, str] = {
     "schema": "Schema",
     "freshness": "Freshness",
     "volume": "Volume",
+    "rows": "Rows",
     "quality": "Quality",
     "nulls": "Missing values",
     "drift": "Drift",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.contract import Contract
-from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.evaluation import Evaluation, Holdout
 from pipelines.declarations.markdown import number, table
 from pipelines.declarations.model import METRICS, Model
 
@@ -22,8 +22,8 @@ def write_card(model: Model, contract: Contract, dataset: DatasetVersion, evalua
         f"**Owner.** {model.owner}",
         "## Data",
         f"{contract.name} {contract.version}, snapshot {dataset.snapshot}, {dataset.rows} rows "
-        f"(content `{dataset.content}`). Training used {holdout.training_rows} rows; {holdout.rows} rows, chosen by "
-        "their keys, are the holdout"
+        f"(content `{dataset.content}`). Training used {holdout.training_rows} rows{_sampled(holdout)}; {holdout.rows} "
+        "rows, chosen by their keys, are the holdout"
         + (f". {holdout.unlabelled_rows} rows had no target yet." if holdout.unlabelled_rows else "."),
         f"Predicts `{model.target}` from {', '.join(f'`{name}`' for name in model.features)}.",
         "## Metrics on the holdout",
@@ -64,6 +64,13 @@ def write_card(model: Model, contract: Contract, dataset: DatasetVersion, evalua
         ]
     parts += ["## Limitations", *_limitations(evaluation, limitations)]
     return "\n\n".join(parts) + "\n"
+
+
+def _sampled(holdout: Holdout) -> str:
+    """Say that not all rows were used for training."""
+    if holdout.sample is None:
+        return ""
+    return f", a sample of {holdout.sample:g} by their keys, and left {holdout.left_out_rows} out"
 
 
 def _limitations(evaluation: Evaluation, of_the_data: object) -> list[str]:

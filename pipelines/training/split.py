@@ -28,6 +28,22 @@ def in_holdout(keys: Hashes, seed: int, share: float) -> NDArray[np.bool_]:
     return _mix(keys ^ _mix(np.array([seed], np.uint64))) < np.uint64(share * 2.0**64)
 
 
+def in_training(keys: Hashes, seed: int, holdout: float, sample: float | None) -> NDArray[np.bool_]:
+    """Return which rows the training function gets: not those of the holdout, and of the others those of the sample.
+
+    Args:
+        keys: a hash for each row, from `hash_keys`.
+        seed: selects the rows.
+        holdout: share of the rows in the holdout; see `in_holdout`.
+        sample: expected share of the other rows, in (0, 1), drawn independently of the holdout; None for all.
+    """
+    chosen = ~in_holdout(keys, seed, holdout)
+    if sample is None:
+        return chosen
+    # Another hash than that of the holdout, whose rows are those with the least values.
+    return chosen & (_mix(_mix(keys) ^ _mix(np.array([seed], np.uint64))) < np.uint64(sample * 2.0**64))
+
+
 def hash_keys(rows: pa.Table, key: Sequence[str]) -> Hashes:
     """Hash each row's primary key. Equal values have equal hashes in types of any width.
 

@@ -129,6 +129,7 @@ def run_training(
         _read_rows(descriptor, model, contract, run.snapshot) as (rows, version),
     ):
         facts = {"version": version.snapshot, "rows": version.rows, "contract": contract}
+        facts |= {"sample": model.training.sample}
         events.inputs = [table_data(descriptor, model.contract, **facts)]
         say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
         manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)

@@ -30,7 +30,7 @@ from pipelines.training.rows import (
     text_features,
 )
 from pipelines.training.sent_rows import SentBlock, SentRows, SentShape
-from pipelines.training.split import Hashes, check_key, hash_keys, hash_values, in_holdout
+from pipelines.training.split import Hashes, check_key, hash_keys, hash_values, in_holdout, in_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,23 +158,26 @@ class TrainingSet:
     def __init__(self, model: Model, contract: Contract, rows: OrderedRows) -> None:
         self._model, self._contract, self._rows = model, contract, rows
         self._text = text_features(model, contract)
-        training = holdout = 0
-        for block, chosen in self._parts([], holdout=True):
-            kept = int(chosen.sum())
-            holdout += kept
-            training += block.num_rows - block.column(model.target).null_count - kept
+        labelled = training = holdout = 0
+        for block in rows.blocks([model.target, KEY_HASH]):
+            labelled += block.num_rows - block.column(model.target).null_count
+            holdout += int(self._chosen(block, holdout=True).sum())
+            training += int(self._chosen(block, holdout=False).sum())
         if min(training, holdout) < SMALLEST_PART:
+            of_sample = " or training.sample" if model.training.sample is not None else ""
             raise MlopsError(
-                f"{training + holdout} labelled rows of {model.contract} for {model.name}: expected at least "
+                f"{labelled} labelled rows of {model.contract} for {model.name}: expected at least "
                 f"{SMALLEST_PART} for training and {SMALLEST_PART} in the holdout, found {training} and {holdout}",
-                fix="ingest more data, or change training.holdout in model.yaml",
+                fix=f"ingest more data, or change training.holdout{of_sample} in model.yaml",
             )
         self.holdout = Holdout(
             share=model.training.holdout,
             seed=model.training.seed,
             rows=holdout,
             training_rows=training,
-            unlabelled_rows=rows.count - training - holdout,
+            sample=model.training.sample,
+            left_out_rows=labelled - training - holdout,
+            unlabelled_rows=rows.count - labelled,
             keys=self._digest_of_keys(),
             leaked_rows=self._leaked_rows(),
         )
@@ -219,11 +222,19 @@ class TrainingSet:
 
     def _parts(self, names: Iterable[str], *, holdout: bool) -> Iterator[tuple[pa.Table, Values]]:
         """Return columns of all rows in blocks, with the target and the hash of the key; and which rows are chosen."""
-        settings = self._model.training
         columns = list(dict.fromkeys([*names, self._model.target, KEY_HASH]))
         for block in self._rows.blocks(columns):
-            is_kept = in_holdout(_hashes(block, KEY_HASH), settings.seed, settings.holdout) == holdout
-            yield block, is_kept & pc.is_valid(block.column(self._model.target)).to_numpy(zero_copy_only=False)
+            yield block, self._chosen(block, holdout=holdout)
+
+    def _chosen(self, block: pa.Table, *, holdout: bool) -> Values:
+        """Return which rows of a block are labelled and in a part."""
+        settings, keys = self._model.training, _hashes(block, KEY_HASH)
+        if holdout:
+            is_chosen = in_holdout(keys, settings.seed, settings.holdout)
+        else:
+            is_chosen = in_training(keys, settings.seed, settings.holdout, settings.sample)
+        is_labelled: Values = pc.is_valid(block.column(self._model.target)).to_numpy(zero_copy_only=False)
+        return is_chosen & is_labelled
 
     def _hashes_in_ranges(self, column: str, *, holdout: bool) -> Iterator[Hashes]:
         """Return the hashes of a part of the rows, in ranges of equal width, the lowest first.

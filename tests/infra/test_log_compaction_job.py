@@ -33,15 +33,17 @@ def test_the_role_deletes_lines_of_one_model_and_adds_parquet_files(graphs: dict
     assert set(allowed) == {
         "kms:Decrypt",
         "kms:GenerateDataKey",
+        "s3:AbortMultipartUpload",
         "s3:DeleteObject",
         "s3:GetObject",
         "s3:ListBucket",
         "s3:PutObject",
     }
-    (deleted,), (added,) = allowed["s3:DeleteObject"], allowed["s3:PutObject"]
+    (deleted,), (added, events) = allowed["s3:DeleteObject"], allowed["s3:PutObject"]
     assert deleted["Resource"] == [f"{log}*.jsonl"]
     assert added["Resource"] == [f"{log}*.parquet"]
     assert added["Condition"] == {"Null": {"s3:if-none-match": "false"}}
+    assert events["Resource"] == [f"arn:aws:s3:::mlops-prod-logs-{ACCOUNT}/lineage/{COMPACT}/*"]
 
 
 def test_a_model_without_a_release_has_no_such_job_and_an_hourly_monitor_an_hourly_one(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_dashboard_shows_metrics_that_monitors_send() -> None:
     assert {metric for _, metrics in _GRAPHS for metric in metrics} <= sent
 
 
-def test_the_role_of_a_monitor_reads_one_model_and_writes_only_reports_and_metrics(
+def test_the_role_of_a_monitor_reads_one_model_and_writes_only_reports_events_and_metrics(
     graphs: dict[str, Recording],
 ) -> None:
     allowed = statements(graphs["prod"])
@@ -98,7 +98,7 @@ def test_the_role_of_a_monitor_reads_one_model_and_writes_only_reports_and_metri
         f"{registry}/ledger/{MODEL}/*",
     ]
     (written,) = allowed["s3:PutObject"]
-    assert written["Resource"] == [f"{logs}/monitoring/models/{MODEL}/*"]
+    assert written["Resource"] == [f"{logs}/monitoring/models/{MODEL}/*", f"{logs}/lineage/observe-{MODEL}/*"]
 
 
 def test_labels_are_ingested_and_read_where_the_model_is_monitored(

@@ -71,7 +71,7 @@ def test_data_that_arrives_hourly_is_monitored_hourly_and_missed_after_three_hou
     assert alarm.at("period") * alarm.at("evaluationPeriods") == 3 * 3600
 
 
-def test_the_role_of_a_monitor_reads_one_dataset_and_writes_only_reports_and_metrics(
+def test_the_role_of_a_monitor_reads_one_dataset_and_writes_only_reports_events_and_metrics(
     graphs: dict[str, Recording],
 ) -> None:
     policy = graphs["dev"].one("aws:iam/rolePolicy:RolePolicy", MONITOR).at("policy")
@@ -93,7 +93,10 @@ def test_the_role_of_a_monitor_reads_one_dataset_and_writes_only_reports_and_met
         f"{lake}/mlops_dev/diabetes_patients/*",
         f"{lake}/quarantine/{DATASET}/*",
     ]
-    assert allowed["s3:PutObject"]["Resource"] == [f"{logs}/monitoring/data/{DATASET}/*"]
+    assert allowed["s3:PutObject"]["Resource"] == [
+        f"{logs}/monitoring/data/{DATASET}/*",
+        f"{logs}/lineage/{MONITOR}/*",
+    ]
     assert allowed["cloudwatch:PutMetricData"]["Condition"] == {"StringEquals": {"cloudwatch:namespace": "mlops-dev"}}
 
 

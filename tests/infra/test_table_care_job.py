@@ -61,3 +61,10 @@ def test_later_environments_care_only_for_the_predictions_of_their_models(graphs
 
 def test_without_an_image_no_alarm_waits_for_the_job(fresh: Recording) -> None:
     assert f"{CARE}-silent" not in fresh.of_type(ALARM) and CARE in fresh.of_type("aws:iam/role:Role")
+
+
+def test_the_care_of_predictions_knows_their_age_after_their_versions_have_expired(
+    graphs: dict[str, Recording],
+) -> None:
+    read = [arn for each in graphs["prod"].policy(TEND) for arn in each["Resource"] if "s3:GetObject" in each["Action"]]
+    assert f"arn:aws:s3:::mlops-prod-lake-{ACCOUNT}/quarantine/diabetes-progression-predictions/expired/*" in read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
 from laptop.tests.journeys.test_journeys import one_environment
 from pipelines.cli.main import mlops
 from pipelines.promotion.images import pin_images
+from tests.http_responder import http_server
+from tests.infra.recording import edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,6 +36,8 @@ class MonitoredDataset:
         first: after the first delivery.
         drifted: after a delivery of heavier patients.
         cared: output of the care of the table after that, first only planned.
+        version: the newest version of the dataset, as it is shown.
+        events: OpenLineage events that the endpoint of the environment got: job and type.
         folder: where commands write files.
         account: clients of the laptop's account, by service.
     """
@@ -41,6 +46,8 @@ class MonitoredDataset:
     first: str
     drifted: str
     cared: tuple[str, str]
+    version: str
+    events: list[tuple[str, str]]
     folder: Path
     account: dict[str, Any]
 
@@ -59,9 +66,18 @@ def deliver(file: Path) -> None:
 @pytest.fixture(scope="module")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDataset]:
     folder = tmp_path_factory.mktemp("monitors")
-    with own_home(folder) as (home, patch):
+    events: list[tuple[str, str]] = []
+
+    def receive(_: str, path: str, body: bytes) -> tuple[int, bytes]:
+        assert path == "/api/v1/lineage"
+        event = json.loads(body)
+        events.append((event["job"]["name"], event["eventType"]))
+        return 201, b""
+
+    with own_home(folder) as (home, patch), http_server(receive) as endpoint:
         project = one_environment(folder / "source")
         pin_images(project, "dev", local_digests(project))
+        edit(project.root / "Pulumi.dev.yaml", "config", "mlops:environment", "openlineage", value={"url": endpoint})
         patch.chdir(project.root)
         running = start_laptop(home, project.root, patch)
         for name, value in running.environ().items():
@@ -76,8 +92,9 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDat
             deliver(file)
             outputs.append(run("monitor", "run", DATASET).output)
         cared = run("data", "care", DATASET).output, run("data", "care", DATASET, "--apply").output
+        version = run("data", "show", DATASET, "latest").output
         account = {service: boto3.client(service) for service in ("cloudwatch", "s3")}
-        yield MonitoredDataset(*outputs, cared=cared, folder=folder, account=account)
+        yield MonitoredDataset(*outputs, cared=cared, version=version, events=events, folder=folder, account=account)
 
 
 def test_before_the_first_delivery_nothing_is_known(monitored: MonitoredDataset) -> None:
@@ -129,6 +146,22 @@ def test_the_job_cares_for_the_table_and_its_alarm_sees_that_it_ran(monitored: M
     sent = cloudwatch.list_metrics(Namespace=alarm["Namespace"], MetricName=alarm["MetricName"])["Metrics"]
     assert alarm["Dimensions"] in [each["Dimensions"] for each in sent]
     assert len(run("data", "log", DATASET).output.splitlines()) == 2
+
+
+def test_the_jobs_send_their_lineage_to_the_endpoint_of_the_environment(monitored: MonitoredDataset) -> None:
+    for job, runs in ((f"ingest-{DATASET}", 2), (f"monitor-{DATASET}", 3), (f"care-{DATASET}", 1)):
+        assert [kind for name, kind in monitored.events if name == job] == ["START", "COMPLETE"] * runs
+
+
+def test_every_landed_row_is_accounted_for(monitored: MonitoredDataset) -> None:
+    shown = run("monitor", "show", DATASET, "--all").output
+    assert "landed = " in shown and "over the life of the table" in shown
+
+
+def test_a_version_is_shown_without_what_is_protected(monitored: MonitoredDataset) -> None:
+    assert "bmi  double" in monitored.version
+    assert "sex  int (not shown)" in monitored.version and "sex=" not in monitored.version
+    assert "patient_id=" in monitored.version
 
 
 def test_no_report_holds_a_value_of_a_key(monitored: MonitoredDataset) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import pipelines.data
+from pipelines.cli.main import mlops
 from pipelines.data import __main__ as job
 from pipelines.data.catalog import open_table, read_version
 from pipelines.data.ingest import ingest
@@ -18,6 +20,7 @@ from pipelines.data.landing import upload
 from pipelines.data.landing_status import read_status
 from pipelines.data.row_quarantine import BatchRecord
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange, make_change
+from pipelines.data.version_details import details_lines, read_details
 from pipelines.data.version_files import read_named, write_version
 from pipelines.data.version_retention import plan_expiry
 from pipelines.data.versions import TableVersion, check_tag, find_version, list_versions, version_lines
@@ -319,3 +322,53 @@ def made_as_declared(account: EmulatedAccount) -> Callable[[], str]:
         return dataset
 
     return make
+
+
+@pytest.mark.slow
+def test_a_version_is_shown_with_its_columns_and_some_rows(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    first, _ = add(dev, tmp_path, "a", "b")
+    declared = contract(
+        column("age", "integer", description="In years."), column("name", "string", classification="confidential")
+    )
+    details = read_details(dev, declared, first, 5)
+    assert details.columns == {"id": "long", "age": "long", "name": "string"}
+    assert (details.rows, details.hidden) == ([{"id": 1, "age": 21}], ("name",))
+    lines = details_lines(details, declared)
+    assert lines[0] == version_lines([details.version])[0]
+    assert "  age  long: In years." in lines and "  name  string (not shown)" in lines
+    assert lines[-1] == "  id=1, age=21"
+    assert len(read_details(dev, declared, "latest", 1).rows) == 1
+    json.dumps(details.to_json())
+
+
+@pytest.mark.slow
+def test_the_command_shows_a_version_or_the_quarantine_of_a_file(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,ann", "2,x,bob")
+    run(dev)
+    monkeypatch.setattr("pipelines.cli.data.open_target", lambda _: OpenedTarget(dev))
+
+    def printed(*arguments: str) -> str:
+        return CliRunner().invoke(mlops, ["data", "show", "visits", *arguments, "--env", "dev"]).output
+
+    assert "id=1, age=20, name=ann" in printed()
+    assert json.loads(printed("latest", "--json"))["rows"] == [{"id": 1, "age": 20, "name": "ann"}]
+    assert "row 2: age: type: expected an integer, of 64 bits, found x" in printed("a.csv")
+    refused = CliRunner().invoke(mlops, ["data", "show", "visits", "latest", "--output", "a.parquet", "--env", "dev"])
+    assert "mlops data checkout visits latest --env dev --output a.parquet" in str(refused.exception)
+
+
+class OpenedTarget:
+    """A target with one environment and one dataset."""
+
+    def __init__(self, dev: EnvironmentDescriptor) -> None:
+        self.dev, self.project = dev, self
+
+    def descriptor(self, _: str) -> EnvironmentDescriptor:
+        return self.dev
+
+    def contract(self, _: str) -> Contract:
+        return CONTRACT
+
+    dataset_contract = contract

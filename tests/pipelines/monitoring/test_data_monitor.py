@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -33,6 +34,7 @@ from pipelines.monitoring.data_report import DataMonitorReport
 from pipelines.monitoring.deliveries import Delivery, deliveries
 from pipelines.monitoring.monitor_reports import find_report, read_page, read_report, report_names
 from pipelines.monitoring.report_page import render_page
+from pipelines.registry import store
 from pipelines.registry.store import AccessDeniedError
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
@@ -346,3 +348,22 @@ def test_the_command_of_the_job_prints_the_verdict_and_an_error_without_a_traceb
     assert no_table.returncode == 1
     assert "no Iceberg table" in no_table.stderr
     assert "Traceback" not in no_table.stderr
+
+
+def test_a_run_emits_what_it_read_and_found_as_lineage(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    source = Source(dev, tmp_path)
+    for _ in range(3):
+        source.deliver(400)
+    source.deliver(400, mean=48)
+    report, name = run_data_monitor(dev, CONTRACT, "")
+    keys = [each.key for each in store.listing(dev.logs_bucket, "lineage/monitor-visits/")]
+    events = [json.loads(store.get(dev.logs_bucket, key, limit=1 << 20).content) for key in keys]
+    (last,) = [event for event in events if event["eventType"] == "COMPLETE"]
+    (table,), (reports,) = last["inputs"], last["outputs"]
+    assert table["facets"]["version"]["datasetVersion"] == report.snapshot
+    found = {
+        (each["assertion"], each.get("column")): each["success"]
+        for each in table["inputFacets"]["dataQualityAssertions"]["assertions"]
+    }
+    assert (found["drift", "age"], found["drift", "city"], found["schema", None]) == (False, True, True)
+    assert (reports["name"], reports["facets"]["version"]["datasetVersion"]) == ("monitoring/data/visits", name)

@@ -19,13 +19,15 @@ import pytest
 
 from pipelines.data import __main__ as data_command
 from pipelines.data.catalog import append, open_or_make_table, open_table
+from pipelines.data.expired_versions import read_expired
 from pipelines.data.file_replacement import current_files
-from pipelines.data.table_care import kept_time, plan_care, predicted_versions, take_care
-from pipelines.data.versions import list_versions, version_lines
+from pipelines.data.table_care import kept_time, plan_care, plan_lines, predicted_versions, take_care
+from pipelines.data.versions import TableVersion, list_versions, version_lines
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.predictions_contract import predictions_contract
 from pipelines.declarations.project import Project
 from pipelines.lineage.facts import LineageFacts
 from pipelines.lineage.gather_facts import read_predictions
@@ -213,6 +215,38 @@ def test_the_care_of_predictions_joins_their_files_and_keeps_their_lineage(
     assert rows(dev) == before
     assert len(current_files(open_table(dev, PREDICTIONS))) == 2
     assert read_predictions(dev, MODEL) == facts, "their bundles and inputs are on record"
+
+
+def test_predictions_past_the_retention_leave_the_table_and_stay_on_record(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    model = DECLARED.model(MODEL)
+    kept = model.model_copy(update={"batch": model.batch.model_copy(update={"retention_days": 500})})
+    contract, log = predictions_contract(kept, SOURCE), list[str]()
+    bundle = registered(dev)
+    requests = [landed(dev, save(tmp_path, patients(rows), f"{rows}.parquet"), bundle) for rows in (3, 5)]
+    first = predict(dev, requests[0])
+    now = datetime.now(UTC)
+    second = predict(dev, requests[1])
+
+    def care(days: float, since: datetime = now) -> float:
+        return take_care(dev, contract, (), since + timedelta(days=days), log.append)["RemovedRows"]
+
+    assert care(499) == 0
+    assert [each.snapshot for each in read_expired(dev, PREDICTIONS)] == [first]
+    assert any("remove rows predicted before" in line for line in plan_lines(plan_care(dev, contract, (), now)))
+    assert care(500) == 3
+    assert len(rows(dev)) == 5 and any("removed 3 rows predicted before" in line for line in log)
+    assert care(501) == 5
+    assert (rows(dev), care(502)) == ([], 0)
+    found = {each.snapshot: (each.rows, each.bundle) for each in (*read_expired(dev, PREDICTIONS), *versions_of(dev))}
+    assert found[first] == (3, bundle) and found[second] == (8, bundle)
+    assert predict(dev, requests[0]) != first
+    assert len(rows(dev)) == 3
+
+
+def versions_of(dev: EnvironmentDescriptor) -> list[TableVersion]:
+    return list_versions(open_table(dev, PREDICTIONS))
 
 
 def test_the_event_names_the_input_the_bundle_and_the_predictions(dev: EnvironmentDescriptor, tmp_path: Path) -> None:

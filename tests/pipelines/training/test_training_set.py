@@ -12,9 +12,11 @@ from pipelines.data import ordered_rows
 from pipelines.data.ordered_rows import BLOCK_ROWS, OrderedTable, UnorderedRowsError, write_in_order
 from pipelines.data.row_digest import digest_of_ordered, digest_of_rows, in_key_order
 from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.evaluation import Holdout
 from pipelines.training import training_set
+from pipelines.training.card import _sampled
 from pipelines.training.sent_rows import receive_rows
-from pipelines.training.split import hash_keys, in_holdout
+from pipelines.training.split import hash_keys, in_holdout, in_training
 from pipelines.training.training_set import TrainingSet, in_memory
 from tests.pipelines.training.project import DATASET, MODEL, make_project, make_rows
 
@@ -43,6 +45,45 @@ def test_the_split_is_that_of_the_keys(tmp_path: Path, monkeypatch: pytest.Monke
     received = receive_rows(sent.shape, sent.blocks())
     assert received.target.tolist() == rows.filter(~kept & labelled)["defaulted"].to_pylist()
     assert made.read_holdout().target.tolist() == rows.filter(kept & labelled)["defaulted"].to_pylist()
+
+
+def test_a_sample_is_drawn_from_the_training_rows_and_leaves_the_holdout_whole(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    model, contract = project.model(MODEL), project.contract(DATASET)
+    sampled = model.model_copy(update={"training": model.training.model_copy(update={"sample": 0.3})})
+    rows = make_rows(4000)
+    whole, part = (TrainingSet(each, contract, in_memory(rows, each, contract)) for each in (model, sampled))
+    assert (part.holdout.rows, part.holdout.keys) == (whole.holdout.rows, whole.holdout.keys)
+    assert part.holdout.sample == 0.3 and whole.holdout.sample is None
+    assert part.holdout.training_rows + part.holdout.left_out_rows == whole.holdout.training_rows
+    assert part.holdout.unlabelled_rows == whole.holdout.unlabelled_rows
+    assert 0.25 < part.holdout.training_rows / whole.holdout.training_rows < 0.35
+    assert part.holdout.leaked_rows <= whole.holdout.leaked_rows
+
+    keys = hash_keys(rows, ["loan_id"])
+    chosen = in_training(keys, model.training.seed, model.training.holdout, 0.3)
+    expected = rows.filter(chosen)["defaulted"].drop_null().to_pylist()
+    assert receive_rows(part.training().shape, part.training().blocks()).target.tolist() == expected
+    more = make_rows(8000)
+    again = in_training(hash_keys(more, ["loan_id"]), model.training.seed, model.training.holdout, 0.3)
+    place = dict(zip(more["loan_id"].to_pylist(), again.tolist(), strict=True))
+    assert [place[key] for key in rows["loan_id"].to_pylist()] == chosen.tolist()
+
+
+def test_the_card_of_a_bundle_says_which_rows_were_left_out(tmp_path: Path) -> None:
+    holdout = Holdout(
+        share=0.25,
+        seed=1,
+        rows=25,
+        training_rows=15,
+        sample=0.2,
+        left_out_rows=60,
+        unlabelled_rows=0,
+        keys=f"sha256:{'0' * 64}",
+        leaked_rows=0,
+    )
+    assert _sampled(holdout) == ", a sample of 0.2 by their keys, and left 60 out"
+    assert _sampled(holdout.model_copy(update={"sample": None, "left_out_rows": 0})) == ""
 
 
 def test_rows_in_a_file_have_the_digest_and_the_blocks_of_rows_in_memory(tmp_path: Path) -> None:
