@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
+
+from pipelines.declarations.model import Task
+from pipelines.serving.runtime import OnnxModel
+from pipelines.training import TrainedModel
+from pipelines.training.onnx_graph import OnnxGraph
+from pipelines.training.package import HoldoutAnswers, answer_holdout
 
 OPSET = [helper.make_opsetid("", 18)]
 
@@ -37,3 +44,15 @@ def linear(weights: list[float], rows: Any = "rows") -> onnx.ModelProto:
         [("prediction", TensorProto.FLOAT, [rows, 1])],
         {"w": np.array(weights, np.float32).reshape(-1, 1)},
     )
+
+
+def load_graph(graph: OnnxGraph) -> OnnxModel:
+    """Load a graph in this process, as the inference server does."""
+    return OnnxModel(graph.content, graph.inputs, graph.outputs)
+
+
+def answers_of(
+    task: Task, trained: TrainedModel, graph: OnnxGraph, features: pd.DataFrame, text: tuple[str, ...] = ()
+) -> HoldoutAnswers:
+    """Answer a holdout by a graph that this process has loaded."""
+    return answer_holdout(task, trained, load_graph(graph), graph, features, text)

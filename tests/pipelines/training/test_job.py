@@ -29,12 +29,12 @@ from pipelines.serving.request_error import RequestError
 from pipelines.training import training_run as job
 from pipelines.training.__main__ import main
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import load_graph
 from pipelines.training.training_run import TrainingRun, make_bundle, run_training
 from pipelines.training.training_set import in_memory
 from tests.aws import EmulatedAccount
 from tests.http_responder import http_server
 from tests.pipelines.training.mlflow_server import FakeMlflow
+from tests.pipelines.training.models import load_graph
 from tests.pipelines.training.project import (
     DATASET,
     DECLARATION,
