@@ -28,6 +28,9 @@ from pipelines.training.onnx_graph import OnnxGraph
 if TYPE_CHECKING:
     from pipelines.serving.runtime import LoadedModel
 
+WORKER = "pipelines.training.model_worker"
+"""Module that loads the model."""
+
 ANSWER_SECONDS = 300.0
 """Time limit of each answer."""
 
@@ -237,7 +240,7 @@ def open_model(content: bytes, name: str, memory: str) -> Iterator[ModelProcess]
         fix="export the model again with operators that its library supports",
     )
     task = {"size": len(content)}
-    with ConfinedProcess("pipelines.training.model_worker", task, Path("/"), purpose, None) as process:
+    with ConfinedProcess(WORKER, task, Path("/"), purpose, None) as process:
         with process.time_limit(ANSWER_SECONDS):
             _checked(process.receive_header(_Answer))
             process.send_bytes(content)

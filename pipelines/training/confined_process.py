@@ -27,6 +27,9 @@ from pipelines.training.isolation import PACKAGE, code_folders, signal_name
 LONGEST_HEADER = 1 << 20
 """Size limit of an answer's header, in bytes."""
 
+LAST_SECONDS = 5.0
+"""Seconds that a process has to end after its last word, before its end is described."""
+
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -201,7 +204,7 @@ class ConfinedProcess:
         """Return why the process has ended without an answer."""
         purpose = self._purpose
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=LAST_SECONDS)
         code = self._process.poll()
         if self._expired:
             return MlopsError(

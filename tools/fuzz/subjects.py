@@ -457,6 +457,7 @@ class PredictionFile(Subject):
         from pipelines.prediction.prediction_inputs import check_columns_of, in_parts, open_file, read_file
         from pipelines.prediction.prediction_rows import PredictionWriter
         from pipelines.serving.row_scoring import RowScorer
+        from pipelines.serving.runtime import OnnxModel
         from tests.pipelines.serving.bundles import mixed_bundle
 
         super().__init__(scratch)
@@ -469,7 +470,7 @@ class PredictionFile(Subject):
                 return replace(found, outputs=dict(list(found.outputs.items())[:1]))
 
         made = mixed_bundle()
-        self.scorer = FirstOutput(made.manifest, made.files)
+        self.scorer = FirstOutput(made.manifest, made.files, OnnxModel)
         self.inputs = self.scorer.schema.inputs
         self.path = scratch / "rows.parquet"
         self.steps = (open_file, check_columns_of, read_file, in_parts, PredictionWriter)
