@@ -243,6 +243,12 @@ def test_values_of_another_type_are_refused(run_instead: Callable[..., None], da
     assert "found something else on the channel to the job" in refusal(outputs=outputs)
 
 
+def test_predictions_that_would_take_too_much_memory_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined_model, "LARGEST_ANSWER", 11)
+    expected = f"{SUBJECT}: expected predictions of 3 rows of at most 11 bytes, found outputs of 12 bytes"
+    assert refusal().startswith(expected)
+
+
 def test_a_process_that_says_nothing_more_is_not_waited_for(
     run_instead: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,10 +124,12 @@ def test_no_file_but_code_can_be_read_and_none_outside_scratch_written(tmp_path:
             write_package="open(__import__('pipelines').__path__[0] + '/new.py', 'w')",
             write_outside=f"open({str(outside / 'new')!r}, 'w')",
             scratch="open('mine', 'w').write('x')",
+            semaphore="__import__('multiprocessing').Semaphore().acquire()",
         ),
         data,
     )
     assert found.pop("scratch") == "1"
+    assert found.pop("semaphore") == "True", "libraries that use several processes need it"
     assert found.pop("in_another_program") == "b''"
     assert not any(SECRET in value for value in found.values())
     # Some of these do not exist on some machines.

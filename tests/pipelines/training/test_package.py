@@ -17,6 +17,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
+from pipelines.serving.runtime import OnnxModel
 from pipelines.training import TrainedModel
 from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import golden_predictions, invented_values, request_schema
@@ -83,6 +84,20 @@ def test_predictions_that_are_not_finite_are_refused() -> None:
 def test_predictions_of_another_shape_are_refused() -> None:
     with pytest.raises(MlopsError, match=r"shape of the predictions of predict\(\): expected \[3\], found \[2\]"):
         run(TrainedModel(lambda rows: predict(rows)[1:], linear(WEIGHTS)))
+
+
+def test_a_large_holdout_is_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    run_all = OnnxModel.run
+
+    def noted(model: OnnxModel, feed: dict[str, Any]) -> list[Any]:
+        asked.append(len(feed["features"]))
+        return run_all(model, feed)
+
+    monkeypatch.setattr(OnnxModel, "run", noted)
+    monkeypatch.setattr("pipelines.training.package.ROWS_AT_ONCE", 2)
+    assert run(TrainedModel(predict, linear(WEIGHTS))).predicted.tolist() == [9.0, 13.0, 17.0]
+    assert asked == [2, 1]
 
 
 def test_a_model_whose_prediction_depends_on_other_rows_is_refused() -> None:
