@@ -526,6 +526,70 @@ class PredictionFile(Subject):
             raise FaultError(f"{rows} rows, of which {sum(answered)} are answered: {writer.counts}")
 
 
+class ModelAnswer(Subject):
+    """What the process that loads a model answers, which a model can choose that has taken it over."""
+
+    graph: ClassVar[dict[str, Any]] = {
+        "inputs": [{"name": "features", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}],
+    }
+    texts = json.dumps(["yes", "no", "Köln 🚂"]).encode()
+    rows: ClassVar[dict[str, Any]] = {
+        "arrays": [{"shape": [3, 2], "size": 24}, {"shape": [3], "size": 3}, {"shape": [3], "size": len(texts)}]
+    }
+
+    def __init__(self, scratch: Path) -> None:
+        from pipelines.declarations.bundle import TensorSpec
+        from pipelines.training.confined_process import ConfinedProcess, Purpose
+
+        super().__init__(scratch)
+
+        class Spoken(ConfinedProcess):
+            """What a process has said, without the process."""
+
+            def __init__(self, said: bytes) -> None:
+                self._answers = io.BytesIO(said)
+                self._purpose = Purpose("the model", "process", "an answer", "", "")
+
+            def send(self, value: object) -> None:
+                del value
+
+            def time_limit(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+                del seconds
+                return contextlib.nullcontext()
+
+            def ended(self) -> MlopsError:
+                return MlopsError("the process ended")
+
+        self.spoken = Spoken
+        kinds: tuple[tuple[Any, tuple[int, ...]], ...] = (("FP32", (-1, 2)), ("BOOL", (-1,)), ("BYTES", (-1,)))
+        self.outputs = [TensorSpec(name=kind, datatype=kind, shape=shape) for kind, shape in kinds]
+
+    def make(self, rng: random.Random) -> tuple[bool, bytes]:
+        mutator, graph = Mutator(rng), bool(rng.randrange(2))
+        document = self.graph if graph else self.rows
+        header = json.dumps(mutator.tree(document) if rng.randrange(3) else document).encode() + b"\n"
+        contents = b"" if graph else rng.randbytes(24) + b"\0\1\1" + self.texts
+        said = header + (mutator.content(contents) if rng.randrange(3) == 0 else contents)
+        return graph, mutator.content(said) if rng.randrange(6) == 0 else said
+
+    def use(self, given: tuple[bool, bytes]) -> None:
+        from pipelines.training.confined_model import ConfinedModel, FailedRowsError, ModelProcess
+
+        graph, said = given
+        process = self.spoken(said)
+        if graph:
+            ModelProcess(process, b"model", "the model").check()
+            return
+        try:
+            found = ConfinedModel(process, "the model", (), self.outputs).run({"features": [0, 0, 0]})
+        except FailedRowsError as error:
+            raise MlopsError(f"the model failed: {error}") from error
+        if [(array.dtype.kind, array.shape) for array in found] != [("f", (3, 2)), ("b", (3,)), ("O", (3,))]:
+            raise FaultError(f"other arrays than expected: {found}")
+        json.dumps(found[2].tolist(), ensure_ascii=False).encode()
+
+
 class AlarmEvent(Subject):
     """A `repository_dispatch` event that requests a response: what it makes of an issue, and its way back."""
 
@@ -704,6 +768,7 @@ SUBJECTS: dict[str, type[Subject]] = {
     "request": InferenceRequest,
     "copied-request": CopiedRequest,
     "prediction-file": PredictionFile,
+    "model-answer": ModelAnswer,
     "alarm": AlarmEvent,
     "workflow": WorkflowFile,
     "policy": PolicyDocument,
