@@ -156,7 +156,9 @@ def signal_name(number: int) -> str:
 
 
 def confine(readable: Iterable[Path], writable: Iterable[Path], *, shared_memory: bool = False) -> None:
-    """Confine this process and every process that it starts. Call it before any thread starts.
+    """Confine this process and every process that it starts. Call it before any thread starts, and so before numpy.
+
+    Both ways confine the calling thread. Another thread would keep its rights, and shares the memory.
 
     From now on, the process reads only `SYSTEM` and `readable`, and writes only below `writable`. It opens no sockets,
     neither inspects, limits nor signals processes outside, and has no capabilities. Landlock leaves it the modes, times
@@ -168,7 +170,10 @@ def confine(readable: Iterable[Path], writable: Iterable[Path], *, shared_memory
 
     Raises:
         MlopsError: the kernel or the architecture has no support.
+        RuntimeError: this process has more than one thread.
     """
+    if (threads := sum(1 for _ in Path("/proc/self/task").iterdir())) > 1:
+        raise RuntimeError(f"expected one thread in the process to confine, found {threads}")
     kernel = _Kernel()
     machine = _MACHINES.get(platform.machine())
     if machine is None:
