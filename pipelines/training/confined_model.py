@@ -220,13 +220,14 @@ class ModelProcess:
 
 
 @contextmanager
-def open_model(content: bytes, name: str, memory: str) -> Iterator[ModelProcess]:
+def open_model(content: bytes, name: str, memory: str, *, must_confine: bool = True) -> Iterator[ModelProcess]:
     """Start a process that holds the bytes of a model, until the block ends.
 
     Args:
         content: the serialized model.
         name: the model, for messages.
         memory: key in `model.yaml` with the memory of the job.
+        must_confine: whether a kernel that cannot confine the process is an error.
 
     Raises:
         MlopsError: the process cannot be confined.
@@ -239,7 +240,7 @@ def open_model(content: bytes, name: str, memory: str) -> Iterator[ModelProcess]
         more_memory=f"raise {memory} in model.yaml; the process may use {MODEL_MEMORY >> 30} GiB",
         fix="export the model again with operators that its library supports",
     )
-    task = {"size": len(content)}
+    task = {"size": len(content), "must_confine": must_confine}
     with ConfinedProcess(WORKER, task, Path("/"), purpose, None) as process:
         with process.time_limit(ANSWER_SECONDS):
             _checked(process.receive_header(_Answer))

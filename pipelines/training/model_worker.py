@@ -37,10 +37,12 @@ class ModelTask(TypedDict):
 
     Attributes:
         size: size of the model, in bytes.
+        must_confine: whether a kernel that cannot confine this process is an error. The other limits hold anyway.
         readable: folders that hold code.
     """
 
     size: int
+    must_confine: bool
     readable: list[str]
 
 
@@ -60,8 +62,9 @@ def main(channel: int) -> None:
                 # Before numpy is imported: it starts threads, and only the calling thread is confined.
                 confine(map(Path, task["readable"]), [])
         except MlopsError as error:
-            answer_job(answers, _refusal(error))
-            return
+            if task["must_confine"]:
+                answer_job(answers, _refusal(error))
+                return
         answer_job(answers, {})
         _serve(given.read(task["size"]), given, answers)
 

@@ -182,6 +182,8 @@ def make_bundle(
     image: str,
     say: Callable[[str], None],
     train: Trainer = train_isolated,
+    *,
+    must_confine: bool = True,
 ) -> tuple[Bundle, dict[str, bytes]]:
     """Train, evaluate, export, check and package a model, without effects outside this machine.
 
@@ -198,6 +200,7 @@ def make_bundle(
         image: digest of the training image.
         say: receives a line for each step.
         train: runs the training function.
+        must_confine: whether a kernel that cannot confine the process that loads the model is an error.
 
     Returns:
         The manifest, and name → content of the bundle's files.
@@ -220,7 +223,8 @@ def make_bundle(
     with train(model, folder, data.training(), say) as trained:
         classes = _classes(model, trained)
         assert isinstance(trained.onnx, bytes)  # never an object that this process would have to read
-        with open_model(trained.onnx, model.name, "training.resources.memory") as exported:
+        memory = "training.resources.memory"
+        with open_model(trained.onnx, model.name, memory, must_confine=must_confine) as exported:
             graph = exported.check()
             schema = request_schema(model, contract, graph)
             onnx = exported.load(graph.inputs, graph.outputs)

@@ -314,6 +314,27 @@ def test_a_process_that_a_model_has_taken_over_reaches_no_file_no_network_and_no
     assert signalled in ("refused", "None"), "Landlock refuses signals from version 6 on"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux confines a process")
+def test_a_kernel_that_cannot_confine_the_process_is_an_error_except_for_experiments(
+    run_instead: Callable[..., None],
+) -> None:
+    code = """
+        import sys
+        from pipelines.declarations.errors import MlopsError
+        from pipelines.training import model_worker
+
+        def confine(*_):
+            raise MlopsError("no Landlock", fix="use another node")
+
+        model_worker.confine = confine
+        model_worker.main(int(sys.argv[1]))
+    """
+    run_instead(code)
+    assert refusal() == "no Landlock\n  fix: use another node"
+    with open_model(linear([2.0, -1.0]).SerializeToString(), "loans", "", must_confine=False) as opened:
+        assert predict(opened.load(INPUTS, OUTPUTS))[0].tolist() == [[1.0], [6.0], [-1.0]]
+
+
 def test_what_the_process_prints_is_discarded(
     run_instead: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
