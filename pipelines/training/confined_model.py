@@ -238,7 +238,8 @@ def open_model(content: bytes, name: str, memory: str, *, must_confine: bool = T
         process="process that loads it",
         answer="an answer",
         more_memory=f"raise {memory} in model.yaml; the process may use {MODEL_MEMORY >> 30} GiB",
-        fix="export the model again with operators that its library supports",
+        fix="export the model again, with less work for each row",
+        fix_crash="export the model again, with other operators",
     )
     task = {"size": len(content), "must_confine": must_confine}
     with ConfinedProcess(WORKER, task, Path("/"), purpose, None) as process:

@@ -57,6 +57,7 @@ class Purpose:
         answer: what it should answer.
         more_memory: what to do if it was killed.
         fix: what to do if it writes something else.
+        fix_crash: what to do if it ended for another reason.
     """
 
     subject: str
@@ -64,6 +65,7 @@ class Purpose:
     answer: str
     more_memory: str
     fix: str
+    fix_crash: str = ""
 
 
 class ConfinedProcess:
@@ -211,12 +213,14 @@ class ConfinedProcess:
                 f"{purpose.subject}: expected {purpose.answer} within {self._expired:g} s, found none", fix=purpose.fix
             )
         if code is not None and code < 0:
-            fix = purpose.more_memory if code == -signal.SIGKILL else ""
+            fix = purpose.more_memory if code == -signal.SIGKILL else purpose.fix_crash
             return MlopsError(
                 f"{purpose.subject}: the {purpose.process} was ended by the signal {signal_name(-code)}", fix=fix
             )
         how = "closed the channel to the job" if code is None else f"ended with exit code {code}"
-        return MlopsError(f"{purpose.subject}: the {purpose.process} {how} before it had {purpose.answer}")
+        return MlopsError(
+            f"{purpose.subject}: the {purpose.process} {how} before it had {purpose.answer}", fix=purpose.fix_crash
+        )
 
 
 def _environment(folder: Path, path: list[str]) -> Mapping[str, str]:

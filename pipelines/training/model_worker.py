@@ -61,8 +61,8 @@ def main(channel: int) -> None:
             if is_enforceable():
                 # Before numpy is imported: it starts threads, and only the calling thread is confined.
                 confine(map(Path, task["readable"]), [])
-        except MlopsError as error:
-            if task["must_confine"]:
+        except Exception as error:
+            if task["must_confine"] or not isinstance(error, MlopsError):
                 answer_job(answers, _refusal(error))
                 return
         answer_job(answers, {})
