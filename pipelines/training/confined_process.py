@@ -108,7 +108,7 @@ class ConfinedProcess:
             raise
         finally:
             os.close(write)
-        self._answers = os.fdopen(read, "rb")
+        self._answers: BinaryIO = os.fdopen(read, "rb")
         self._printing: threading.Thread | None = None
         if say is not None:
             self._printing = threading.Thread(target=self._forward, args=(say,), daemon=True)

@@ -14,6 +14,7 @@ import random
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -554,9 +555,10 @@ class ModelAnswer(Subject):
             def send(self, value: object) -> None:
                 del value
 
-            def time_limit(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+            @contextlib.contextmanager
+            def time_limit(self, seconds: float) -> Iterator[None]:
                 del seconds
-                return contextlib.nullcontext()
+                yield
 
             def ended(self) -> MlopsError:
                 return MlopsError("the process ended")

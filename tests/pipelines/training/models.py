@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ OPSET = [helper.make_opsetid("", 18)]
 
 def make_model(
     nodes: list[Any],
-    inputs: list[tuple[str, int, list[Any]]],
-    outputs: list[tuple[str, int, list[Any]]],
+    inputs: Sequence[tuple[str, int, Sequence[Any]]],
+    outputs: Sequence[tuple[str, int, Sequence[Any]]],
     weights: dict[str, Any] | None = None,
     opsets: list[Any] | None = None,
 ) -> onnx.ModelProto:

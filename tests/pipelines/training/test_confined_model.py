@@ -113,7 +113,7 @@ def test_a_model_in_another_process_predicts_as_one_in_this_process() -> None:
 
 def test_values_of_every_type_come_back_as_they_are() -> None:
     made = mixed_bundle()
-    feed = {
+    feed: dict[str, np.ndarray[Any, Any]] = {
         "wide": np.array([[1, 4], [1, 0]], np.float64),
         "small": np.array([[3], [-4]], np.int32),
         "large": np.array([[2**62], [-7]], np.int64),
