@@ -62,7 +62,7 @@ PRELOADED = (
     ),
     *("pyarrow", "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset"),
     *("pyiceberg.table", "pyiceberg.catalog.glue", "pyiceberg.io.pyarrow", "pyroaring", "openlineage.client"),
-    *("onnx", "skl2onnx", "prometheus_client", "uvicorn", "uvloop", "httptools"),
+    *("prometheus_client", "uvicorn", "uvloop", "httptools"),
 )
 """Modules of the images' requirements; one that is not installed is skipped. `module:name` loads a name of a module.
 

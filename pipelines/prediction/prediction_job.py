@@ -8,6 +8,7 @@ the table has none of the rows, and after it the batch is found and not predicte
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,10 @@ from pipelines.prediction.prediction_request import PredictionRequest
 from pipelines.prediction.prediction_rows import Counts, PredictionWriter, probability_columns, with_probabilities
 from pipelines.registry import store
 from pipelines.registry.evidence import VerifiedBundle, verify_bundle
+from pipelines.serving.predictor import LoadModel
 from pipelines.serving.row_scoring import RowScorer
+from pipelines.training.confined_model import open_model
+from pipelines.training.isolation import is_enforceable
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -126,15 +130,18 @@ def run_prediction(
     model = project.model(model_name)
     source = project.contract(model.contract)
     bundle = verify_bundle(descriptor, model_name, request.bundle, all_runs=False)
+    if not is_enforceable():
+        say(f"{sys.platform} cannot confine the model: it has no credentials, but reads files and the network")
     product = bundle_data(descriptor, model_name, version=bundle.manifest.digest)
     target = table_data(descriptor, predictions_name(model_name))
     with (
         tempfile.TemporaryDirectory(prefix="predict-") as folder,
         lineage(descriptor, prediction_job_name(model_name), [product], [target]) as run,
+        open_model(bundle.files["model.onnx"], model_name, "batch.resources.memory") as opened,
     ):
         given = _open(project, descriptor, model, request, Path(folder))
         run.inputs = [given.data, product]
-        prediction = _Prediction(descriptor, model, source, bundle, given)
+        prediction = _Prediction(descriptor, model, source, bundle, given, lambda _, *ends: opened.load(*ends))
         snapshot, counts = prediction.run(say)
         derived = {PREDICTION_COLUMN: from_columns(given.data, list(model.features))}
         derived |= {name: from_columns(given.data, [column]) for column, name in prediction.copied.items()}
@@ -153,12 +160,18 @@ class _Prediction:
     """
 
     def __init__(
-        self, descriptor: EnvironmentDescriptor, model: Model, source: Contract, bundle: VerifiedBundle, given: _Input
+        self,
+        descriptor: EnvironmentDescriptor,
+        model: Model,
+        source: Contract,
+        bundle: VerifiedBundle,
+        given: _Input,
+        load: LoadModel,
     ) -> None:
         self._descriptor = descriptor
         self._given = given
         self._bundle = bundle.manifest.digest
-        self._scorer = RowScorer(bundle.manifest, bundle.files)
+        self._scorer = RowScorer(bundle.manifest, bundle.files, load)
         self.copied = copied_columns(source, read=given.contract)
         self._personal = {
             name

@@ -76,7 +76,9 @@ def run_experiment(
     )
     no_image = digest_of_bytes(b"")  # the manifest is not kept
     ordered = in_memory(rows, model, contract)
-    manifest, files = make_bundle(project, model, contract, ordered, known, no_image, say, train_unconfined)
+    manifest, files = make_bundle(
+        project, model, contract, ordered, known, no_image, say, train_unconfined, must_confine=False
+    )
     evaluation = Evaluation.model_validate_json(files["evaluation.json"])
     facts = facts_of_run(manifest, evaluation, started, utc_timestamp())
     verdicts = judge_experiment(model, evaluation, try_bundle(project, manifest, files))

@@ -19,7 +19,6 @@ from pipelines.declarations.bundle import MANIFEST
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
 from pipelines.promotion.facts.pin_facts import ImageTrial
-from pipelines.promotion.trial_process import PROCESS_MEMORY
 from pipelines.registry.evidence import VerifiedBundle
 
 REQUIREMENTS = Path("requirements", "serving.txt")
@@ -28,15 +27,8 @@ REQUIREMENTS = Path("requirements", "serving.txt")
 LONGEST_SECONDS = 300
 """Time limit of the check of all bundles."""
 
-
-_BOUNDED = """
-import resource, runpy, sys
-size, module = int(sys.argv[1]), sys.argv[2]
-sys.argv[1:3] = []
-resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-runpy.run_module(module, run_name="__main__", alter_sys=True)
-"""
-"""Runs a module with a limit of memory. The code of an image may be older than the limit."""
+_HERE = Path(__file__).parents[2]
+"""Source of the gates."""
 
 _RESULTS = TypeAdapter(dict[str, ImageTrial])
 
@@ -76,13 +68,15 @@ def try_image(source: Path, bundles: Mapping[str, VerifiedBundle]) -> dict[str, 
             (held / model / MANIFEST).write_bytes(bundle.manifest.manifest())
             for name, content in bundle.files.items():
                 (held / model / name).write_bytes(content)
-        python = _interpreter(source / REQUIREMENTS, Path(scratch, "packages"))
-        return _run_check(python, source, held)
+        packages = Path(scratch, "packages")
+        return _run_check(_interpreter(source / REQUIREMENTS, packages), source, held, packages)
 
 
-def _run_check(python: Path, source: Path, held: Path) -> dict[str, ImageTrial]:
+def _run_check(python: Path, source: Path, held: Path, packages: Path) -> dict[str, ImageTrial]:
     environ = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", "ORT_DISABLE_TELEMETRY": "1"}
-    command = [str(python), "-c", _BOUNDED, str(PROCESS_MEMORY), "pipelines.serving.golden_check", str(held)]
+    environ["PYTHONPATH"] = os.pathsep.join([str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-P", "-m", "pipelines.promotion.image_trial_process"]
+    command += map(str, (python, source, held, packages))
     try:
         done = subprocess.run(
             command, cwd=source, env=environ, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipelines.declarations.inference_logging import sampling_key
 from pipelines.serving.golden import check_golden, counted_output, row_count
 from pipelines.serving.protocol import RequestOutput, check_parameters, read_request
 from pipelines.serving.request_error import RequestError
-from pipelines.serving.runtime import OnnxModel
+from pipelines.serving.runtime import LoadedModel, OnnxModel
 from pipelines.serving.tensors import TensorReader, read_tensors
 
 MOST_ROWS = 4096
@@ -30,6 +30,9 @@ SHORT_DIGITS = 12
 
 COUNTED_TIMES = 10_000.0
 """Times the largest golden prediction that a prediction may be to be counted as it is."""
+
+LoadModel = Callable[[bytes, Sequence[TensorSpec], Sequence[TensorSpec]], LoadedModel]
+"""Loads a serialized model with these inputs and outputs, like `OnnxModel`."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,6 +66,7 @@ class Predictor:
         manifest: manifest of the bundle.
         files: name → content; at least `model.onnx` and `schema.json`.
         most_rows: row limit of a request.
+        load: loads the model. By default, this process does.
 
     Attributes:
         golden: the golden predictions that it has repeated; None if it was not checked.
@@ -72,13 +76,20 @@ class Predictor:
         MlopsError: the model cannot be loaded, or does not match its request schema.
     """
 
-    def __init__(self, manifest: Bundle, files: Mapping[str, bytes], *, most_rows: int = MOST_ROWS) -> None:
+    def __init__(
+        self,
+        manifest: Bundle,
+        files: Mapping[str, bytes],
+        *,
+        most_rows: int = MOST_ROWS,
+        load: LoadModel = OnnxModel,
+    ) -> None:
         self.name = manifest.model
         self.digest = manifest.digest
         self.golden: GoldenPredictions | None = None
         self.sampling_key = sampling_key(manifest)
         self.schema = parse(files["schema.json"], RequestSchema, Path("schema.json"))
-        self._model = OnnxModel(files["model.onnx"], self.schema.inputs, self.schema.outputs)
+        self._model = load(files["model.onnx"], self.schema.inputs, self.schema.outputs)
         self._readers = {
             tensor.name: TensorReader(tensor, self._model.row[tensor.name], most_rows=most_rows)
             for tensor in self.schema.inputs

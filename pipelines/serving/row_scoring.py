@@ -11,8 +11,8 @@ import numpy as np
 
 from pipelines.declarations.bundle import Bundle, GoldenPredictions, RequestSchema
 from pipelines.declarations.documents import parse
-from pipelines.serving.predictor import MOST_ROWS, Predictor
-from pipelines.serving.runtime import OnnxModel
+from pipelines.declarations.errors import MlopsError
+from pipelines.serving.predictor import MOST_ROWS, LoadModel, Predictor
 from pipelines.serving.tensors import TensorReader, WrongValue
 
 
@@ -43,16 +43,18 @@ class RowScorer:
     Args:
         manifest: manifest of the bundle.
         files: name → content; at least `model.onnx`, `schema.json` and `golden.json`.
+        load: loads the model, once. A job with rights lets another process do it.
 
     Raises:
         MlopsError: the model cannot be loaded, does not match its request schema, or does not repeat its golden
             predictions.
     """
 
-    def __init__(self, manifest: Bundle, files: Mapping[str, bytes]) -> None:
-        Predictor(manifest, files).check_golden(parse(files["golden.json"], GoldenPredictions, Path("golden.json")))
+    def __init__(self, manifest: Bundle, files: Mapping[str, bytes], load: LoadModel) -> None:
         self.schema = parse(files["schema.json"], RequestSchema, Path("schema.json"))
-        self._model = OnnxModel(files["model.onnx"], self.schema.inputs, self.schema.outputs)
+        self._model = load(files["model.onnx"], self.schema.inputs, self.schema.outputs)
+        golden = parse(files["golden.json"], GoldenPredictions, Path("golden.json"))
+        Predictor(manifest, files, load=lambda *_: self._model).check_golden(golden)
         self._readers = {
             tensor.name: TensorReader(tensor, self._model.row[tensor.name], most_rows=MOST_ROWS)
             for tensor in self.schema.inputs
@@ -106,7 +108,7 @@ class RowScorer:
         found: list[Any] | None
         try:
             found = list(map(np.asarray, self._model.run(feed)))
-        except MemoryError:
+        except (MemoryError, MlopsError):  # not about these rows
             raise
         except Exception:  # onnxruntime's exceptions have no common base class; their messages quote values
             found = None

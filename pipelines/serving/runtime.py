@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,18 @@ import onnxruntime
 from pipelines.declarations.bundle import TensorSpec
 from pipelines.declarations.datatypes import ELEMENT_TYPES
 from pipelines.declarations.errors import MlopsError
+
+
+class LoadedModel(Protocol):
+    """What predicts rows: an `OnnxModel`, or one that another process has loaded."""
+
+    row: dict[str, Any]
+
+    def run(self, feed: dict[str, Any]) -> list[Any]:
+        """See `OnnxModel.run`."""
+
+    def run_row(self) -> list[list[Any]]:
+        """See `OnnxModel.run_row`."""
 
 
 class OnnxModel:

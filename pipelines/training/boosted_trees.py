@@ -10,8 +10,6 @@ import copy
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.api import FEATURES
 
@@ -84,6 +82,8 @@ def _with_rounded_thresholds(estimator: Any) -> Any:
 
     skl2onnx rounds them to the nearest, but those of its other trees down. See `round_thresholds`.
     """
+    import numpy as np
+
     if not hasattr(last_step(estimator), "_predictors"):
         return estimator
     rounded = copy.deepcopy(estimator)
@@ -123,6 +123,8 @@ def round_thresholds(model: onnx.ModelProto, estimator: Any) -> None:
         model: the export, changed in place.
         estimator: the fitted estimator of LightGBM, or a pipeline that ends in it.
     """
+    import numpy as np
+
     exact: dict[tuple[int, int, np.float32], float] = {}
     for tree in last_step(estimator).booster_.dump_model()["tree_info"]:
         for node in _splits(tree["tree_structure"]):

@@ -1,4 +1,4 @@
-"""Confine a process that runs a model's training code: few files, no network, no other process.
+"""Confine a process that runs a model's training code or loads its ONNX file: few files, no network, no other process.
 
 Linux confines a process without privileges in two ways. Landlock (https://docs.kernel.org/userspace-api/landlock.html)
 limits which files it opens, and which processes it inspects. A seccomp filter refuses system calls: those that open
@@ -140,7 +140,8 @@ SYSTEM = (
 )
 """Files and folders that libraries read. Those that do not exist are skipped."""
 
-_WRITABLE = ("/dev/null", "/dev/shm")  # noqa: S108  semaphores are files in /dev/shm
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+"""Semaphores are files in it."""
 
 
 def is_enforceable() -> bool:
@@ -154,28 +155,37 @@ def signal_name(number: int) -> str:
     return known.get(number, str(number))
 
 
-def confine(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Confine this process and every process that it starts. Call it before any thread starts.
+def confine(readable: Iterable[Path], writable: Iterable[Path], *, shared_memory: bool = False) -> None:
+    """Confine this process and every process that it starts. Call it before any thread starts, and so before numpy.
 
-    From now on, the process reads only `SYSTEM` and `readable`, and writes only below `writable` and in /dev/shm. It
-    opens no sockets, neither inspects, limits nor signals processes outside, and has no capabilities. Landlock leaves
-    it the modes, times and attributes of files that its user owns.
+    Both ways confine the calling thread. Another thread would keep its rights, and shares the memory.
+
+    From now on, the process reads only `SYSTEM` and `readable`, and writes only below `writable`. It opens no sockets,
+    neither inspects, limits nor signals processes outside, and has no capabilities. Landlock leaves it the modes, times
+    and attributes of files that its user owns.
+
+    Args:
+        readable, writable: files and folders.
+        shared_memory: whether it may also write in /dev/shm, which processes share.
 
     Raises:
         MlopsError: the kernel or the architecture has no support.
+        RuntimeError: this process has more than one thread.
     """
+    if (threads := sum(1 for _ in Path("/proc/self/task").iterdir())) > 1:
+        raise RuntimeError(f"expected one thread in the process to confine, found {threads}")
     kernel = _Kernel()
     machine = _MACHINES.get(platform.machine())
     if machine is None:
         raise MlopsError(
-            f"the processor architecture {platform.machine()} cannot confine training code: expected "
+            f"the processor architecture {platform.machine()} cannot confine code of a model: expected "
             f"{' or '.join(_MACHINES)}",
-            fix="train on such a machine",
+            fix="use such a machine",
         )
     kernel.prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     kernel.drop_capabilities(machine)
     kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    kernel.limit_files(readable, writable)
+    kernel.limit_files(readable, [*writable, *([Path(_SHARED_MEMORY)] if shared_memory else [])])
     kernel.filter_system_calls(machine)
 
 
@@ -233,7 +243,7 @@ class _Kernel:
         try:
             for path in (*map(Path, SYSTEM), *readable):
                 self._allow(ruleset, path, _READ & rights)
-            for path in (*map(Path, _WRITABLE), *writable):
+            for path in (Path(os.devnull), *writable):
                 # Device files cannot be made, whatever the capabilities.
                 self._allow(ruleset, path, rights & ~(1 << 6 | 1 << 11))
             self.system_call(_RESTRICT_SELF, ruleset, 0)
@@ -245,9 +255,9 @@ class _Kernel:
             return self.system_call(_CREATE_RULESET, None, 0, _RULESET_VERSION)
         except OSError as error:
             raise MlopsError(
-                f"the kernel {platform.release()} cannot confine training code: expected Landlock, found "
+                f"the kernel {platform.release()} cannot confine code of a model: expected Landlock, found "
                 f"{error.strerror}",
-                fix="train on nodes with Landlock: Amazon Linux 2023 from release 2023.8.20250804, or a recent "
+                fix="use nodes with Landlock: Amazon Linux 2023 from release 2023.8.20250804, or a recent "
                 "Bottlerocket; on other systems, Linux 5.13 or later with `landlock` among the active security modules",
             ) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model, Task
-from pipelines.serving.runtime import OnnxModel
+from pipelines.declarations.printable import shorten
 from pipelines.training.api import FEATURES, TrainedModel
 from pipelines.training.metrics import Floats
 from pipelines.training.onnx_graph import OnnxGraph, first_line
@@ -30,12 +30,20 @@ from pipelines.training.rows import text_features
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipelines.serving.runtime import LoadedModel
+
+LONGEST_LIST = 2000
+"""Length limit of a list of inputs or outputs in a message, in characters."""
+
 TOLERANCE = 1e-4
 """Allowed difference between ONNX and the trained model: relative, and as a share of the predictions' range. A float32
 holds 7 digits; a pipeline of a few steps keeps 5 of them."""
 
 GOLDEN_ROWS = 5
 """Number of holdout rows in the golden predictions."""
+
+ROWS_AT_ONCE = 16_384
+"""Number of holdout rows that the ONNX model predicts at once."""
 
 
 @dataclass(frozen=True)
@@ -132,36 +140,33 @@ def _check_outputs(model: Model, graph: OnnxGraph) -> None:
 
 
 def _listed(tensors: Iterable[TensorSpec]) -> str:
-    return ", ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in sorted(tensors, key=lambda t: t.name))
-
-
-def load_graph(graph: OnnxGraph) -> OnnxModel:
-    """Load a graph as the inference server does.
-
-    Raises:
-        MlopsError: onnxruntime cannot load it.
-    """
-    return OnnxModel(graph.content, graph.inputs, graph.outputs)
+    listed = (f"{t.name} {t.datatype} {list(t.shape)}" for t in sorted(tensors, key=lambda t: t.name))
+    return shorten(", ".join(listed), LONGEST_LIST)
 
 
 def answer_holdout(
-    task: Task, trained: TrainedModel, graph: OnnxGraph, features: pd.DataFrame, text: tuple[str, ...]
+    task: Task,
+    trained: TrainedModel,
+    model: LoadedModel,
+    graph: OnnxGraph,
+    features: pd.DataFrame,
+    text: tuple[str, ...],
 ) -> HoldoutAnswers:
     """Run the ONNX model on the holdout as the server would; check that it agrees with the trained model.
 
     Args:
         task: regression or classification.
         trained: the trained model.
-        graph: its ONNX export.
+        model: its ONNX export, which predicts.
+        graph: inputs and outputs of the ONNX export.
         features: features of the holdout, like `TrainingData.features`.
         text: names of the features that are text.
 
     Raises:
         MlopsError: predictions differ, are not finite, or change when rows are sent one at a time.
     """
-    model = load_graph(graph)
     tensors = tensors_of(features, text)
-    outputs = _run(model, graph, tensors)
+    outputs = _run(model, graph.outputs, tensors, len(features))
     name = "prediction" if task == "regression" else "probabilities"
     shape = (len(features),) if task == "regression" else (len(features), len(trained.classes or ()))
     found = np.asarray(outputs[name], dtype=np.float64)
@@ -216,16 +221,21 @@ def tensors_of(features: pd.DataFrame, text: tuple[str, ...]) -> dict[str, np.nd
 
 
 def _run(
-    model: OnnxModel, graph: OnnxGraph, tensors: dict[str, np.ndarray[Any, Any]]
+    model: LoadedModel, outputs: Sequence[TensorSpec], tensors: Mapping[str, np.ndarray[Any, Any]], rows: int
 ) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        return dict(zip((tensor.name for tensor in graph.outputs), model.run(tensors), strict=True))
-    except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise MlopsError(f"the ONNX model fails on rows of the holdout: {first_line(error)}") from None
+    parts = []
+    for start in range(0, rows, ROWS_AT_ONCE):
+        try:
+            parts.append(model.run({name: values[start : start + ROWS_AT_ONCE] for name, values in tensors.items()}))
+        except MlopsError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            raise MlopsError(f"the ONNX model fails on rows of the holdout: {first_line(error)}") from None
+    return {tensor.name: np.concatenate([part[at] for part in parts]) for at, tensor in enumerate(outputs)}
 
 
 def _check_single_rows(
-    model: OnnxModel,
+    model: LoadedModel,
     tensors: Mapping[str, np.ndarray[Any, Any]],
     outputs: Mapping[str, np.ndarray[Any, Any]],
     rows: int,
@@ -237,6 +247,8 @@ def _check_single_rows(
             model.row[name][:] = values[row : row + 1]
         try:
             answered = model.run_row()
+        except MlopsError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise MlopsError(f"the ONNX model fails on a single row of the holdout: {first_line(error)}") from None
         for (name, batch), found in zip(outputs.items(), answered, strict=True):
@@ -256,7 +268,7 @@ def _close(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], span: fl
     return bool((found == expected).all())
 
 
-def golden_predictions(schema: RequestSchema, contract: Contract, graph: OnnxGraph, answers: HoldoutAnswers) -> (
+def golden_predictions(schema: RequestSchema, contract: Contract, model: LoadedModel, answers: HoldoutAnswers) -> (
     GoldenPredictions
 ):  # fmt: skip
     """Make golden predictions of the first rows of the holdout, with invented values in personal columns.
@@ -264,7 +276,7 @@ def golden_predictions(schema: RequestSchema, contract: Contract, graph: OnnxGra
     Args:
         schema: the request schema.
         contract: contract of the dataset.
-        graph: the ONNX export.
+        model: the ONNX model.
         answers: its answers to the holdout.
 
     Raises:
@@ -278,7 +290,7 @@ def golden_predictions(schema: RequestSchema, contract: Contract, graph: OnnxGra
             for at, column in enumerate(tensor.columns):
                 if column.personal:
                     tensors[tensor.name][:, at] = invented_values(contract.columns[column.name], rows)
-        outputs = _run(load_graph(graph), graph, tensors)
+        outputs = _run(model, schema.outputs, tensors, rows)
     return GoldenPredictions(
         inputs=tuple(_input(t, tensors[t.name]) for t in schema.inputs),
         outputs=tuple(_tensor(t.name, t.datatype, outputs[t.name]) for t in schema.outputs),

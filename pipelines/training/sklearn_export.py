@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.api import FEATURES, TrainedModel
 from pipelines.training.boosted_trees import (
@@ -35,6 +33,7 @@ def from_sklearn(estimator: Any, features: pd.DataFrame) -> TrainedModel:
     Raises:
         MlopsError: the estimator has no probabilities, or cannot be converted.
     """
+    import numpy as np
     from pandas.api.types import is_numeric_dtype
 
     kind = type(last_step(estimator)).__name__
@@ -99,6 +98,7 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
 
 def _join_inputs(model: onnx.ModelProto, numeric: list[str]) -> None:
     """Replace the numeric inputs of a graph, one for each column, by one tensor `features`."""
+    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     if not numeric:

@@ -183,11 +183,14 @@ def make_bundle(
     image: str,
     say: Callable[[str], None],
     train: Trainer = train_isolated,
+    *,
+    must_confine: bool = True,
 ) -> tuple[Bundle, dict[str, bytes]]:
     """Train, evaluate, export, check and package a model, without effects outside this machine.
 
-    By default, the training function runs in a separate process; see `pipelines.training.isolated`. Everything else
-    runs here.
+    By default, the training function runs in a separate process; see `pipelines.training.isolated`. Another one loads
+    the ONNX model; see `pipelines.training.confined_model`. Everything else runs here: this process alone has the
+    target of the holdout, and it never parses what training code has made.
 
     Args:
         project: the source.
@@ -198,6 +201,7 @@ def make_bundle(
         image: digest of the training image.
         say: receives a line for each step.
         train: runs the training function.
+        must_confine: whether a kernel that cannot confine the process that loads the model is an error.
 
     Returns:
         The manifest, and name → content of the bundle's files.
@@ -206,9 +210,9 @@ def make_bundle(
         MlopsError: the data or the model is not valid.
     """
     from pipelines.training.card import write_card
+    from pipelines.training.confined_model import open_model
     from pipelines.training.drift_baseline import describe_baseline
     from pipelines.training.evaluate import Predictions, evaluate
-    from pipelines.training.onnx_graph import check_graph
     from pipelines.training.package import answer_holdout, golden_predictions, request_schema
     from pipelines.training.rows import text_features
     from pipelines.training.training_set import TrainingSet
@@ -219,10 +223,16 @@ def make_bundle(
     say(f"{data.holdout.training_rows} rows for training, {data.holdout.rows} in the holdout")
     with train(model, folder, data.training(), say) as trained:
         classes = _classes(model, trained)
-        graph = check_graph(trained.onnx)
-        schema = request_schema(model, contract, graph)
-        holdout = data.read_holdout()
-        answers = answer_holdout(model.task, trained, graph, holdout.features, text_features(model, contract))
+        assert isinstance(trained.onnx, bytes)  # never an object that this process would have to read
+        memory = "training.resources.memory"
+        with open_model(trained.onnx, model.name, memory, must_confine=must_confine) as exported:
+            graph = exported.check()
+            schema = request_schema(model, contract, graph)
+            onnx = exported.load(graph.inputs, graph.outputs)
+            holdout = data.read_holdout()
+            text = text_features(model, contract)
+            answers = answer_holdout(model.task, trained, onnx, graph, holdout.features, text)
+            golden = golden_predictions(schema, contract, onnx, answers)
     predictions = Predictions(_truth(model, holdout.target, classes), answers.predicted, classes)
     evaluation = evaluate(model, data.holdout, holdout.groups.to_pandas(), holdout.keys, predictions)
     say(_headline(model, evaluation))
@@ -233,7 +243,7 @@ def make_bundle(
             describe_baseline(model, contract, data.features, predictions).model_dump(mode="json")
         ),
         "evaluation.json": canonical_json(evaluation.model_dump(mode="json")),
-        "golden.json": canonical_json(golden_predictions(schema, contract, graph, answers).model_dump(mode="json")),
+        "golden.json": canonical_json(golden.model_dump(mode="json")),
         "card.md": write_card(model, contract, version, evaluation).encode(),
     }
     manifest = Bundle(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import sys
 import traceback
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.isolation import confine, is_enforceable
+from pipelines.training.job_channel import answer_job, next_object
 from pipelines.training.sent_rows import receive_rows
 
 if TYPE_CHECKING:
@@ -61,10 +61,11 @@ def main(channel: int) -> None:
             task: Task = json.loads(given.readline())
             if is_enforceable():
                 # Before numpy is imported: it starts threads, and only the calling thread is confined.
-                confine([Path(task["folder"]), *map(Path, task["readable"])], [Path(task["scratch"])])
+                readable = [Path(task["folder"]), *map(Path, task["readable"])]
+                confine(readable, [Path(task["scratch"])], shared_memory=True)
             _serve(task, given, answers)
         except MlopsError as error:
-            _answer(answers, {"error": error.what[:LONGEST_MESSAGE], "fix": error.fix[:LONGEST_MESSAGE]})
+            answer_job(answers, {"error": error.what[:LONGEST_MESSAGE], "fix": error.fix[:LONGEST_MESSAGE]})
 
 
 def _serve(task: Task, given: BinaryIO, answers: BinaryIO) -> None:
@@ -72,32 +73,18 @@ def _serve(task: Task, given: BinaryIO, answers: BinaryIO) -> None:
 
     from pipelines.training.entrypoint import training_function
 
-    shape: SentShape = pickle.load(given)  # noqa: S301  written by the job that started this process
-    data = receive_rows(shape, iter(lambda: _next(given), None))
+    shape: SentShape = next_object(given)
+    data = receive_rows(shape, iter(lambda: next_object(given), None))
     name = f"{task['entrypoint']} of {task['model']}"
     folder = Path(task["folder"])
     with model_failures(name, folder), training_function(task["entrypoint"], task["model"], folder) as train:
         with repeatable(data.seed):
             trained = train(data)
         content, classes = exported(trained, name)
-        _answer(answers, {"size": len(content), "classes": classes}, content)
-        while (features := _next(given)) is not None:
+        answer_job(answers, {"size": len(content), "classes": classes}, [content])
+        while (features := next_object(given)) is not None:
             predicted = np.asarray(trained.predict(features), dtype="<f8")
-            _answer(answers, {"size": predicted.nbytes, "shape": list(predicted.shape)}, predicted.tobytes())
-
-
-def _next(given: BinaryIO) -> Any:
-    """Return the next object on standard input; None at its end."""
-    try:
-        return pickle.load(given)  # noqa: S301  see above
-    except EOFError:
-        return None
-
-
-def _answer(answers: BinaryIO, header: dict[str, Any], content: bytes = b"") -> None:
-    answers.write(json.dumps(header).encode() + b"\n")
-    answers.write(content)
-    answers.flush()
+            answer_job(answers, {"size": predicted.nbytes, "shape": list(predicted.shape)}, [predicted.tobytes()])
 
 
 def exported(trained: TrainedModel, name: str) -> tuple[bytes, list[str | int] | None]:

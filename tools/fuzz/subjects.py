@@ -14,6 +14,7 @@ import random
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -457,6 +458,7 @@ class PredictionFile(Subject):
         from pipelines.prediction.prediction_inputs import check_columns_of, in_parts, open_file, read_file
         from pipelines.prediction.prediction_rows import PredictionWriter
         from pipelines.serving.row_scoring import RowScorer
+        from pipelines.serving.runtime import OnnxModel
         from tests.pipelines.serving.bundles import mixed_bundle
 
         super().__init__(scratch)
@@ -469,7 +471,7 @@ class PredictionFile(Subject):
                 return replace(found, outputs=dict(list(found.outputs.items())[:1]))
 
         made = mixed_bundle()
-        self.scorer = FirstOutput(made.manifest, made.files)
+        self.scorer = FirstOutput(made.manifest, made.files, OnnxModel)
         self.inputs = self.scorer.schema.inputs
         self.path = scratch / "rows.parquet"
         self.steps = (open_file, check_columns_of, read_file, in_parts, PredictionWriter)
@@ -523,6 +525,71 @@ class PredictionFile(Subject):
         answered = [row["prediction"] is not None for part in made for row in part.to_pylist()]
         if len(answered) != rows or writer.counts.rows - writer.counts.refused != sum(answered):
             raise FaultError(f"{rows} rows, of which {sum(answered)} are answered: {writer.counts}")
+
+
+class ModelAnswer(Subject):
+    """What the process that loads a model answers, which a model can choose that has taken it over."""
+
+    graph: ClassVar[dict[str, Any]] = {
+        "inputs": [{"name": "features", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}],
+    }
+    texts = json.dumps(["yes", "no", "Köln 🚂"]).encode()
+    rows: ClassVar[dict[str, Any]] = {
+        "arrays": [{"shape": [3, 2], "size": 24}, {"shape": [3], "size": 3}, {"shape": [3], "size": len(texts)}]
+    }
+
+    def __init__(self, scratch: Path) -> None:
+        from pipelines.declarations.bundle import TensorSpec
+        from pipelines.training.confined_process import ConfinedProcess, Purpose
+
+        super().__init__(scratch)
+
+        class Spoken(ConfinedProcess):
+            """What a process has said, without the process."""
+
+            def __init__(self, said: bytes) -> None:
+                self._answers = io.BytesIO(said)
+                self._purpose = Purpose("the model", "process", "an answer", "", "")
+
+            def send(self, value: object) -> None:
+                del value
+
+            @contextlib.contextmanager
+            def time_limit(self, seconds: float) -> Iterator[None]:
+                del seconds
+                yield
+
+            def ended(self) -> MlopsError:
+                return MlopsError("the process ended")
+
+        self.spoken = Spoken
+        kinds: tuple[tuple[Any, tuple[int, ...]], ...] = (("FP32", (-1, 2)), ("BOOL", (-1,)), ("BYTES", (-1,)))
+        self.outputs = [TensorSpec(name=kind, datatype=kind, shape=shape) for kind, shape in kinds]
+
+    def make(self, rng: random.Random) -> tuple[bool, bytes]:
+        mutator, graph = Mutator(rng), bool(rng.randrange(2))
+        document = self.graph if graph else self.rows
+        header = json.dumps(mutator.tree(document) if rng.randrange(3) else document).encode() + b"\n"
+        contents = b"" if graph else rng.randbytes(24) + b"\0\1\1" + self.texts
+        said = header + (mutator.content(contents) if rng.randrange(3) == 0 else contents)
+        return graph, mutator.content(said) if rng.randrange(6) == 0 else said
+
+    def use(self, given: tuple[bool, bytes]) -> None:
+        from pipelines.training.confined_model import ConfinedModel, FailedRowsError, ModelProcess
+
+        graph, said = given
+        process = self.spoken(said)
+        if graph:
+            ModelProcess(process, b"model", "the model").check()
+            return
+        try:
+            found = ConfinedModel(process, "the model", (), self.outputs).run({"features": [0, 0, 0]})
+        except FailedRowsError as error:
+            raise MlopsError(f"the model failed: {error}") from error
+        if [(array.dtype.kind, array.shape) for array in found] != [("f", (3, 2)), ("b", (3,)), ("O", (3,))]:
+            raise FaultError(f"other arrays than expected: {found}")
+        json.dumps(found[2].tolist(), ensure_ascii=False).encode()
 
 
 class AlarmEvent(Subject):
@@ -703,6 +770,7 @@ SUBJECTS: dict[str, type[Subject]] = {
     "request": InferenceRequest,
     "copied-request": CopiedRequest,
     "prediction-file": PredictionFile,
+    "model-answer": ModelAnswer,
     "alarm": AlarmEvent,
     "workflow": WorkflowFile,
     "policy": PolicyDocument,

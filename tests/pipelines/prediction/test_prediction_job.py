@@ -105,6 +105,32 @@ def test_a_file_becomes_a_version_of_the_predictions(dev: EnvironmentDescriptor,
     assert f"predicted from patients.parquet by {bundle[:19]}…" in version_lines([version])[0]
 
 
+def test_a_model_that_crashes_or_ends_its_process_leaves_no_prediction(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job, which may write the table and read what it is given, loads no model: another process does."""
+    bundle = registered(dev)
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("loaded by the job"))
+    predict(dev, landed(dev, save(tmp_path, patients(2)), bundle))
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "crashing_worker.py").write_text(
+        "import os, sys\nfrom pipelines.training import model_worker\n"
+        "real = model_worker._predict\n"
+        "def crash(model, kind, feed, outputs, answers):\n"
+        "    if len(feed['features']) > 1:\n"
+        "        os.kill(os.getpid(), 11)\n"
+        "    real(model, kind, feed, outputs, answers)\n"
+        "model_worker._predict = crash\n"
+        "model_worker.main(int(sys.argv[1]))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr("pipelines.training.confined_model.WORKER", "crashing_worker")
+    with pytest.raises(MlopsError, match="progression: the process that loads it was ended by the signal SIGSEGV"):
+        predict(dev, landed(dev, save(tmp_path, patients(3, 11), "second.parquet"), bundle))
+    assert [row["patient_id"] for row in rows(dev)] == [1, 2]
+
+
 def test_no_personal_column_reaches_the_predictions(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     marked = patients(3, sex=[1, 2, 88_776_655], diary=["secret-marker"] * 3)
     predict(dev, landed(dev, save(tmp_path, marked), registered(dev)))

@@ -20,6 +20,7 @@ from pipelines.prediction.prediction_rows import PredictionWriter, probability_c
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
 from pipelines.serving.row_scoring import RowScorer
+from pipelines.serving.runtime import OnnxModel
 from tests.pipelines.prediction.progression import FEATURES, MODEL, patients, progression_bundle, save
 from tests.pipelines.serving.bundles import ROW, classifier_bundle, failing_bundle, mixed_bundle
 from tests.sample_project import PROJECT, copy_as_forked
@@ -32,7 +33,7 @@ NUMBERS = pa.schema([("patient_id", pa.int64()), *((name, pa.float64()) for name
 @pytest.fixture(scope="module")
 def scorer() -> RowScorer:
     made = progression_bundle()
-    return RowScorer(made.manifest, made.files)
+    return RowScorer(made.manifest, made.files, OnnxModel)
 
 
 def predicted(scorer: RowScorer, table: pa.Table, personal: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def test_a_row_at_which_the_model_fails_fails_no_other_row_and_its_value_is_said
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     made = failing_bundle()
-    scorer = RowScorer(made.manifest, made.files)
+    scorer = RowScorer(made.manifest, made.files, OnnxModel)
     codes = [index % 3 for index in range(1000)]
     codes[17] = codes[900] = 77_665_544
     found = scorer.score({"code": codes}, 1000)
@@ -127,7 +128,7 @@ def test_a_row_is_refused_exactly_if_the_endpoint_refuses_the_request(scorer: Ro
 
 def test_a_model_without_a_finite_answer_refuses_the_row_only() -> None:
     made = mixed_bundle()
-    scorer = RowScorer(made.manifest, made.files)
+    scorer = RowScorer(made.manifest, made.files, OnnxModel)
     values = {
         "wide": [1.0, 4.0, 1.0, 0.0],
         "small": [3, 3],
@@ -142,7 +143,7 @@ def test_a_model_without_a_finite_answer_refuses_the_row_only() -> None:
 
 def test_a_classification_has_a_label_and_a_probability_for_each_class() -> None:
     made = classifier_bundle()
-    scorer = RowScorer(made.manifest, made.files)
+    scorer = RowScorer(made.manifest, made.files, OnnxModel)
     columns = probability_columns(scorer.schema.outputs, (0, 1))
     assert columns == ("probability_0", "probability_1")
     kinds = {

@@ -80,6 +80,7 @@ import socket, resource
 from pathlib import Path
 from pipelines.promotion.trial_process import PROCESS_MEMORY, _restrict
 _restrict(Path({str(own)!r}))
+(thread,) = Path("/proc/self/task").iterdir()
 assert resource.getrlimit(resource.RLIMIT_DATA)[1] == PROCESS_MEMORY
 for forbidden in (Path({str(secret)!r}).read_text, Path({str(ROOT / "README.md")!r}).read_text, socket.socket):
     try:

@@ -19,7 +19,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.training import TrainedModel, from_sklearn
 from pipelines.training.boosted_trees import adapt, round_thresholds
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import answer_holdout
+from tests.pipelines.training.models import answers_of
 
 EXPORTS = Path(__file__).parent / "exports"
 ROWS = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.0, 1.0, 0.0, 1.0]})
@@ -48,7 +48,7 @@ def test_an_export_of_lightgbm_decides_as_the_model_at_its_thresholds() -> None:
         outputs = model.__class__.FromString(model.SerializeToString())
         adapt(outputs, ["label", "probabilities"])
         trained = TrainedModel(lambda _: expected, outputs, tuple(facts["classes"]))
-        answer_holdout("classification", trained, check_graph(outputs), rows, ())
+        answers_of("classification", trained, check_graph(outputs), rows)
 
     with pytest.raises(MlopsError, match="does not predict what the trained model does"):
         check()
@@ -92,7 +92,7 @@ def test_an_export_of_a_catboost_classifier_gets_tensors_instead_of_maps() -> No
     adapt(model, ["label", "probabilities"])
     expected = np.array(facts["predicted"])
     trained = TrainedModel(lambda _: expected, model, tuple(facts["classes"]))
-    found = answer_holdout("classification", trained, check_graph(model), rows_of(facts), ())
+    found = answers_of("classification", trained, check_graph(model), rows_of(facts))
     assert found.outputs["label"].tolist() == [facts["classes"][at] for at in expected.argmax(axis=1)]
 
 
@@ -103,9 +103,7 @@ def test_an_export_of_a_catboost_regressor_gets_the_shape_that_it_has() -> None:
     trained = TrainedModel(lambda _: expected, model)
     graph = check_graph(model)
     assert [(tensor.name, tensor.shape) for tensor in graph.outputs] == [("prediction", (-1, 1))]
-    assert answer_holdout("regression", trained, graph, rows_of(facts), ()).predicted == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert answers_of("regression", trained, graph, rows_of(facts)).predicted == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_classifier_without_probabilities_is_refused_with_a_way_out() -> None:

@@ -10,8 +10,7 @@ from onnx import TensorProto, helper
 from pipelines.declarations.bundle import TensorSpec
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import load_graph
-from tests.pipelines.training.models import OPSET, linear, make_model
+from tests.pipelines.training.models import OPSET, linear, load_graph, make_model
 
 FLOATS = [("features", TensorProto.FLOAT, ["rows", 2])]
 PREDICTION = [("prediction", TensorProto.FLOAT, ["rows", 2])]

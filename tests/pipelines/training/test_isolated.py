@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux confines a process"),
 ]
 
+ROOT = Path(__file__).parents[3]
 SECRET = "a-secret-that-only-the-job-has"
 
 TRY = """
@@ -69,6 +71,43 @@ def found_by(folder: Path, attacks: str, data: SentRows) -> dict[str, str]:
     (line,) = [line for line in lines if line.startswith("FOUND ")]
     found: dict[str, str] = json.loads(line.removeprefix("FOUND "))
     return found
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def test_a_process_with_a_second_thread_is_not_confined() -> None:
+    """The second thread would keep its rights, and code that took over the first one could use it."""
+    code = """
+import threading
+from pipelines.training.isolation import confine
+release = threading.Event()
+thread = threading.Thread(target=release.wait)
+thread.start()
+try:
+    confine([], [])
+except RuntimeError as error:
+    print(error)
+finally:
+    release.set()
+"""
+    assert run_python(code) == "expected one thread in the process to confine, found 2\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipelines.training.worker",
+        "pipelines.training.model_worker",
+        "pipelines.training.isolation",
+        "pipelines.promotion.trial_process",
+        "pipelines.promotion.image_trial_process",
+    ],
+)
+def test_a_process_that_confines_itself_has_not_imported_numpy_which_starts_threads(module: str) -> None:
+    assert run_python(f"import sys, {module}; print('numpy' in sys.modules)") == "False\n"
 
 
 def attacks(**expressions: str) -> str:
@@ -124,10 +163,12 @@ def test_no_file_but_code_can_be_read_and_none_outside_scratch_written(tmp_path:
             write_package="open(__import__('pipelines').__path__[0] + '/new.py', 'w')",
             write_outside=f"open({str(outside / 'new')!r}, 'w')",
             scratch="open('mine', 'w').write('x')",
+            semaphore="__import__('multiprocessing').Semaphore().acquire()",
         ),
         data,
     )
     assert found.pop("scratch") == "1"
+    assert found.pop("semaphore") == "True", "libraries that use several processes need it"
     assert found.pop("in_another_program") == "b''"
     assert not any(SECRET in value for value in found.values())
     # Some of these do not exist on some machines.

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import boto3
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 
@@ -28,13 +32,14 @@ from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
 from pipelines.training import training_run as job
 from pipelines.training.__main__ import main
+from pipelines.training.confined_process import ConfinedProcess
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import load_graph
 from pipelines.training.training_run import TrainingRun, make_bundle, run_training
 from pipelines.training.training_set import in_memory
 from tests.aws import EmulatedAccount
 from tests.http_responder import http_server
 from tests.pipelines.training.mlflow_server import FakeMlflow
+from tests.pipelines.training.models import crashing_model, endless_model, linear, load_graph
 from tests.pipelines.training.project import (
     DATASET,
     DECLARATION,
@@ -47,6 +52,7 @@ from tests.pipelines.training.project import (
     store_rows,
     version_of,
 )
+from tests.pipelines.training.test_graph import custom_operator, weights_outside
 from tests.signing_environments import COMMIT, OTHER_COMMIT, make_signing_environment
 
 pytestmark = pytest.mark.slow
@@ -253,6 +259,118 @@ def test_a_bundle_whose_onnx_disagrees_with_the_model_is_not_registered(
     assert bundles.list_digests(dev, MODEL) == before
     with pytest.raises(MlopsError, match="produced no bundle"):
         runs.read_run(dev, MODEL, "run-3")
+
+
+HOSTILE = """
+    from pathlib import Path
+
+    from pipelines.training import TrainedModel, TrainingData
+
+
+    def train(data: TrainingData) -> TrainedModel:
+        content = Path(__file__).with_name("hostile.onnx").read_bytes()
+        return TrainedModel(lambda rows: rows["age"].to_numpy(), content)
+"""
+"""Training code that returns bytes which were made somewhere else."""
+
+
+def by_bytes(root: Path, content: bytes) -> Project:
+    """Return a project whose training code returns these bytes as its model."""
+    project = by_hand(root, HOSTILE)
+    (project.models_folder / MODEL / "hostile.onnx").write_bytes(content)
+    return project
+
+
+def endless_of_one() -> onnx.ModelProto:
+    """Return a model of one feature that does not end."""
+    return endless_model(1)
+
+
+def undefined_model() -> onnx.ModelProto:
+    """Return a model that predicts NaN."""
+    model = linear([np.nan])
+    model.graph.node[0].op_type = "Mul"
+    model.graph.initializer[0].dims[:] = [1]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        pytest.param(
+            lambda: crashing_model(1),
+            f"the ONNX model of {MODEL}: the process that loads it was ended by the signal SIGFPE",
+            marks=pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors do not trap"),
+            id="crashes",
+        ),
+        pytest.param(
+            endless_of_one,
+            f"the ONNX model of {MODEL}: expected an answer within 8 s, found none",
+            id="hangs",
+        ),
+        pytest.param(undefined_model, "predictions of the ONNX model on the holdout: expected finite", id="NaN"),
+        pytest.param(weights_outside, "weights 'w' of the ONNX model: expected inside the model", id="another file"),
+        pytest.param(custom_operator, "operator set of Run in the ONNX model: expected", id="operator"),
+    ],
+)
+def test_a_hostile_model_file_harms_the_process_that_loads_it_only_and_makes_no_bundle(
+    dev: EnvironmentDescriptor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[], onnx.ModelProto],
+    expected: str,
+) -> None:
+    if make is endless_of_one:
+        monkeypatch.setattr("pipelines.training.confined_model.ANSWER_SECONDS", 8.0)
+    project, before = by_bytes(tmp_path, make().SerializeToString()), bundles.list_digests(dev, MODEL)
+    with pytest.raises(MlopsError) as caught:
+        run_training(project, dev, MODEL, TrainingRun("run-hostile", COMMIT, IMAGE), lambda line: None)
+    assert str(caught.value).startswith(expected)
+    assert bundles.list_digests(dev, MODEL) == before
+    with pytest.raises(MlopsError, match="produced no bundle"):
+        runs.read_run(dev, MODEL, "run-hostile")
+
+
+def test_the_process_that_loads_the_model_gets_features_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could choose its predictions by the target, or by what else it knew about a row."""
+    sent: list[Any] = []
+    send = ConfinedProcess.send
+
+    def noted(process: ConfinedProcess, value: object) -> None:
+        sent.append(value)
+        send(process, value)
+
+    monkeypatch.setattr(ConfinedProcess, "send", noted)
+    made = bundle(by_hand(tmp_path))
+    asked = [value for value in sent if isinstance(value, tuple) and isinstance(value[0], str)]
+    assert {value[0] for value in asked} == {"check", "load", "rows", "row"}
+    feeds = {kind: [value[1] for value in asked if value[0] == kind] for kind in ("rows", "row")}
+    for feed in (*feeds["rows"], *feeds["row"]):
+        assert list(feed) == ["features"]
+        assert set(feed["features"].ravel().tolist()) <= set(make_rows()["age"].to_pylist())
+    evaluation = Evaluation.model_validate_json(made.files["evaluation.json"])
+    assert [len(feed["features"]) for feed in feeds["rows"]] == [evaluation.holdout.rows]
+
+
+def test_the_job_loads_no_parser_of_models(tmp_path: Path) -> None:
+    by_hand(tmp_path)
+    code = f"""
+import sys
+from pathlib import Path
+from pipelines.declarations.project import Project
+from pipelines.training.training_run import make_bundle
+from pipelines.training.training_set import in_memory
+from tests.pipelines.training.project import DATASET, IMAGE, MODEL, make_rows, version_of
+
+project, rows = Project(Path({str(tmp_path)!r})), make_rows()
+model, contract = project.model(MODEL), project.contract(DATASET)
+_, files = make_bundle(
+    project, model, contract, in_memory(rows, model, contract), version_of(rows), IMAGE, lambda line: None
+)
+print(len(files), sorted({{"onnx", "onnxruntime", "skl2onnx"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "6 []\n", done.stderr
 
 
 def test_the_modules_of_a_model_are_unloaded_after_training(tmp_path: Path) -> None:

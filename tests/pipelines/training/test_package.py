@@ -17,12 +17,13 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
+from pipelines.serving.runtime import OnnxModel
 from pipelines.training import TrainedModel
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import answer_holdout, golden_predictions, invented_values, load_graph, request_schema
+from pipelines.training.package import golden_predictions, invented_values, request_schema
 from pipelines.training.rows import features_of
 from tests.pipelines.serving.bundles import linear_bundle
-from tests.pipelines.training.models import linear, make_model
+from tests.pipelines.training.models import answers_of, linear, load_graph, make_model
 from tests.pipelines.training.project import DATASET, DECLARATION, MODEL, contract_document, make_project, make_rows
 
 WEIGHTS = [0.5, -1.0]
@@ -51,7 +52,7 @@ def predict(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
 
 
 def run(trained: TrainedModel, rows: pd.DataFrame | None = None) -> Any:
-    return answer_holdout("regression", trained, check_graph(trained.onnx), features() if rows is None else rows, ())
+    return answers_of("regression", trained, check_graph(trained.onnx), features() if rows is None else rows)
 
 
 def test_onnx_that_agrees_with_the_trained_model_is_accepted() -> None:
@@ -83,6 +84,20 @@ def test_predictions_that_are_not_finite_are_refused() -> None:
 def test_predictions_of_another_shape_are_refused() -> None:
     with pytest.raises(MlopsError, match=r"shape of the predictions of predict\(\): expected \[3\], found \[2\]"):
         run(TrainedModel(lambda rows: predict(rows)[1:], linear(WEIGHTS)))
+
+
+def test_a_large_holdout_is_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    run_all = OnnxModel.run
+
+    def noted(model: OnnxModel, feed: dict[str, Any]) -> list[Any]:
+        asked.append(len(feed["features"]))
+        return run_all(model, feed)
+
+    monkeypatch.setattr(OnnxModel, "run", noted)
+    monkeypatch.setattr("pipelines.training.package.ROWS_AT_ONCE", 2)
+    assert run(TrainedModel(predict, linear(WEIGHTS))).predicted.tolist() == [9.0, 13.0, 17.0]
+    assert asked == [2, 1]
 
 
 def test_a_model_whose_prediction_depends_on_other_rows_is_refused() -> None:
@@ -165,8 +180,8 @@ def test_a_model_with_other_inputs_or_outputs_is_refused(
 def test_golden_predictions_are_made_for_holdout_rows(declared: tuple[Model, Contract]) -> None:
     graph = check_graph(linear(WEIGHTS))
     rows = features_of(make_rows(), *declared)
-    answers = answer_holdout("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows, ())
-    golden = golden_predictions(request_schema(*declared, graph), declared[1], graph, answers)
+    answers = answers_of("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows)
+    golden = golden_predictions(request_schema(*declared, graph), declared[1], load_graph(graph), answers)
     (asked,), (said,) = golden.inputs, golden.outputs
     assert (asked.name, asked.shape, said.shape) == ("features", (5, 2), (5, 1))
     assert list(asked.data) == rows.to_numpy()[:5].ravel().tolist()
@@ -186,8 +201,8 @@ def test_golden_predictions_have_no_personal_value(tmp_path: Path) -> None:
     rows["age"] = 77.0
     schema = request_schema(model, contract, graph)
     assert [column.personal for column in schema.inputs[0].columns] == [True, False]
-    answers = answer_holdout("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows, ())
-    golden = golden_predictions(schema, contract, graph, answers)
+    answers = answers_of("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows)
+    golden = golden_predictions(schema, contract, load_graph(graph), answers)
     asked = np.array(golden.inputs[0].data).reshape(5, 2)
     assert asked[:, 1].tolist() == rows["loan_id"][:5].tolist()
     assert asked[:, 0].tolist() == [20.0, 22.0, 24.0, 25.0, 27.0]
@@ -256,8 +271,8 @@ def test_missing_text_with_listed_values_goes_from_the_contract_to_an_answer(tmp
     features["member"] = features["member"].fillna(0.0)
     trained = TrainedModel(lambda frame: frame["member"].to_numpy(), exported)
     schema = request_schema(model, contract, graph)
-    answers = answer_holdout("regression", trained, graph, features, ("region",))
-    golden = golden_predictions(schema, contract, graph, answers)
+    answers = answers_of("regression", trained, graph, features, ("region",))
+    golden = golden_predictions(schema, contract, load_graph(graph), answers)
     sent = {tensor.name: list(tensor.data) for tensor in golden.inputs}
     assert sent["region"] == ["north", None, "south", None, "north"]
 

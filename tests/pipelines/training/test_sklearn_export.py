@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from pipelines.declarations.errors import MlopsError
 from pipelines.training import from_sklearn
 from pipelines.training.onnx_graph import check_graph
-from pipelines.training.package import answer_holdout
+from tests.pipelines.training.models import answers_of
 
 RNG = np.random.default_rng(5)
 ROWS = pd.DataFrame(
@@ -38,7 +38,7 @@ def test_exports_of_a_regressor_are_reproducible_and_predict_the_same(estimator:
     estimator.fit(TRAIN, TARGET[:200])
     trained = from_sklearn(estimator, TRAIN)
     graph = check_graph(trained.onnx)
-    assert answer_holdout("regression", trained, graph, HOLDOUT, ()).predicted.shape == (100,)
+    assert answers_of("regression", trained, graph, HOLDOUT).predicted.shape == (100,)
     assert check_graph(from_sklearn(estimator, TRAIN).onnx).content == graph.content
 
 
@@ -48,7 +48,7 @@ def test_exported_trees_accept_missing_values() -> None:
     estimator = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(train, (TARGET[:200] > 0).astype(int))
     trained = from_sklearn(estimator, train)
     assert trained.classes == (0, 1)
-    answers = answer_holdout("classification", trained, check_graph(trained.onnx), holdout, ())
+    answers = answers_of("classification", trained, check_graph(trained.onnx), holdout)
     assert answers.predicted.shape == (100, 2)
     assert answers.outputs["label"].dtype == np.int64
 
@@ -60,7 +60,7 @@ def test_exported_trees_decide_the_same_for_values_between_those_of_the_training
     estimator = make_pipeline(StandardScaler(with_mean=False, with_std=False), boosting)
     estimator.fit(decimals, np.arange(len(decimals)) % 7)
     trained = from_sklearn(estimator, decimals)
-    assert answer_holdout("regression", trained, check_graph(trained.onnx), between, ()).predicted.shape == (150,)
+    assert answers_of("regression", trained, check_graph(trained.onnx), between).predicted.shape == (150,)
 
 
 def test_an_estimator_that_cannot_be_exported_is_an_error_that_names_it() -> None:
