@@ -6,7 +6,8 @@ Training checks a model with the same sessions that the server answers from.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class OnnxModel:
         _check_signature(self._session, inputs, outputs)
         self._names = [tensor.name for tensor in outputs]
         self.row = {tensor.name: _zeros(tensor) for tensor in inputs}
-        self._binding: Any = None
+        self._run_bound: Callable[[], None] | None = None
         self._row_outputs: list[Any] = []
         self._row_output: Any = None
         # onnxruntime cannot bind text to memory it does not own.
@@ -54,7 +55,9 @@ class OnnxModel:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in zip(self._names, outputs, strict=True):
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        self._binding = binding
+        # The public method adds checks for graphs of GPUs, and without options a conversion that fails: a small model
+        # takes three times as long.
+        self._run_bound = partial(self._session._sess.run_with_iobinding, binding._iobinding, onnxruntime.RunOptions())
         self._row_outputs = [array.ravel() for array in outputs]
         self._row_output = self._row_outputs[0] if len(outputs) == 1 else None
 
@@ -72,9 +75,9 @@ class OnnxModel:
 
     def run_row(self) -> list[list[Any]]:
         """Predict the row in `row`; return the row's values for each output."""
-        if self._binding is None:
+        if self._run_bound is None:
             return [array.ravel().tolist() for array in self.run(self.row)]
-        self._session.run_with_iobinding(self._binding)
+        self._run_bound()
         if self._row_output is not None:
             return [self._row_output.tolist()]
         return [array.tolist() for array in self._row_outputs]
