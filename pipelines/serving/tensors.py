@@ -167,7 +167,7 @@ class TensorReader:
                 if not low <= value <= high:
                     return False
             for index, allowed in self._allowed:
-                if self._narrow(values[index]) not in allowed:
+                if values[index] not in allowed and self._narrow(values[index]) not in allowed:
                     return False
             self._pack(self._memory, 0, *values)
         except (TypeError, ValueError, RecursionError, struct.error):  # null, nested lists, other types, invalid JSON
