@@ -196,11 +196,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             and b"upgrade" not in headers
             and self.parser.get_method() == b"POST"
             and self.parser.should_keep_alive()
-            and self.parser.get_http_version() == "1.1"
+            and self._is_http_1_1()
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
             and not self._has_answered
         )
+
+    def _is_http_1_1(self) -> bool:
+        """Return True if a request that keeps its connection alive is HTTP/1.1."""
+        # HTTP/1.0 needs a header to keep it alive. Without one, do not ask the parser, which formats the version.
+        headers = self._by_name
+        if b"connection" not in headers and b"proxy-connection" not in headers:
+            return True
+        return bool(self.parser.get_http_version() == "1.1")
 
     def _answer_at_once(self, pieces: list[bytes]) -> bool:
         """Answer a request of which all has arrived; return False if it must be handed over."""

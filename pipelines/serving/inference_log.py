@@ -25,6 +25,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate
 from typing import Any
 
@@ -71,8 +72,11 @@ class Limits:
 OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
-PIECE = 100
-"""Number of lines made at a time. The requests wait as long."""
+PIECE = 400
+"""Number of lines made at a time. A request waits for one step of that, less than 0.1 ms for records of one row.
+
+More at a time need less code for each line, until their records leave the caches of the processor.
+"""
 
 _CHECK_ID = b'"%b"' % CHECK_REQUEST.encode()
 
@@ -221,10 +225,12 @@ class InferenceLog:
             records = taken[: count * fields]
             del taken[: count * fields]
             errors = records[ROWS::fields].count(0)
-            pieces = range(0, count * fields, PIECE * fields)
-            content = b"".join([self._lines.make(records[at : at + PIECE * fields]) for at in pieces])
+            # One buffer: the allocator would give back the memory of pieces, and each page of the next ones is a fault.
+            content = BytesIO()
+            for at in range(0, count * fields, PIECE * fields):
+                content.write(self._lines.make(records[at : at + PIECE * fields]))
             del records
-            if self._put(self._key(int(times[0]) // 3600), count, content):
+            if self._put(self._key(int(times[0]) // 3600), count, content.getvalue()):
                 self._count.add(times[0], times[count - 1], count, errors)
             else:
                 self._failed_to_write += count

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -96,6 +97,7 @@ def _begin(times: Sequence[float]) -> tuple[Part, Part]:
     return [_second(second) for second in seconds.tolist()], milliseconds
 
 
+@lru_cache(maxsize=8)  # the records of a write are of few seconds
 def _second(second: int) -> bytes:
     return time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
 

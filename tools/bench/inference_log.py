@@ -2,7 +2,7 @@
 
 One server logs in every other round: two processes with the same code differ by more than the log costs. The figure is
 CPU time per request of the whole process, with the thread that writes: a server on one core answers as many requests as
-this time allows. Other load on the machine only adds to it, so the best quarter of many short rounds counts. Run it
+this time allows. The thread writes every two seconds, so a round ends when it has written. Other load on the machine only adds to it, so the best quarter of many short rounds counts. Run it
 alone with `python -m tools.bench.inference_log`.
 """
 
@@ -14,19 +14,23 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pipelines.serving.inference_log import Limits
 from tools.bench.figures import Figure
 from tools.bench.load import Load
 from tools.bench.serving import golden_row, our_server, train
 from tools.bench.switched_server import (
     CONNECTIONS,
-    ROUNDS,
-    SECONDS,
     put_alternating_load,
     seconds_per_request,
     two_cores,
 )
 
 MOST_SHARE = 0.05
+
+ROUNDS = 20
+SECONDS = 1.0
+WRITTEN_AFTER = Limits.seconds + 0.5
+"""Seconds after a load until its records are written."""
 
 SWITCHED = (
     "-c",
@@ -56,7 +60,7 @@ def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
             with contextlib.ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 server = stack.enter_context(our_server(manifest, files, core, folder, SWITCHED, LOG_POLICY=policy))
-                found.append(_figure(what, *put_alternating_load(server, body, rounds, seconds)))
+                found.append(_figure(what, *put_alternating_load(server, body, rounds, seconds, WRITTEN_AFTER)))
     return found
 
 

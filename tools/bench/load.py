@@ -40,7 +40,9 @@ def request(url: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def put_load(url: str, body: bytes, *, connections: int, seconds: float, process: int) -> Load:
+def put_load(
+    url: str, body: bytes, *, connections: int, seconds: float, process: int, settle_seconds: float = 0.0
+) -> Load:
     """Send requests for a while, one after another on each connection.
 
     Args:
@@ -49,6 +51,7 @@ def put_load(url: str, body: bytes, *, connections: int, seconds: float, process
         connections: number of connections.
         seconds: duration of the load.
         process: id of the server's process, to read its CPU time.
+        settle_seconds: time after the load in which the server finishes its work; its CPU time counts.
 
     Raises:
         AssertionError: an answer is not 200.
@@ -86,6 +89,7 @@ def put_load(url: str, body: bytes, *, connections: int, seconds: float, process
             sent[number] = now
             sockets[number].send(content)
     elapsed = now - start
+    time.sleep(settle_seconds)
     busy = (cpu_seconds(process) - computing) / elapsed
     for connection in sockets.values():
         connection.close()

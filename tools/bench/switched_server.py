@@ -31,12 +31,29 @@ def two_cores() -> Iterator[int]:
         os.sched_setaffinity(0, cores)
 
 
-def put_alternating_load(server: Server, body: bytes, rounds: int, seconds: float) -> tuple[list[Load], list[Load]]:
-    """Return the loads of the rounds before and after a switch. The first of each only warms the server up."""
+def put_alternating_load(
+    server: Server, body: bytes, rounds: int, seconds: float, settle_seconds: float = 0.0
+) -> tuple[list[Load], list[Load]]:
+    """Return the loads of the rounds before and after a switch. The first of each only warms the server up.
+
+    Args:
+        server: the server.
+        body: body of each request.
+        rounds: number of rounds of each kind that count.
+        seconds: duration of a round.
+        settle_seconds: see `put_load`.
+    """
     loads: tuple[list[Load], list[Load]] = [], []
     for number in range(2 * rounds + 2):
         loads[number % 2].append(
-            put_load(server.url, body, connections=CONNECTIONS, seconds=seconds, process=server.process)
+            put_load(
+                server.url,
+                body,
+                connections=CONNECTIONS,
+                seconds=seconds,
+                process=server.process,
+                settle_seconds=settle_seconds,
+            )
         )
         os.kill(server.process, signal.SIGUSR1)
     return loads

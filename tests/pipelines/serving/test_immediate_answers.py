@@ -132,7 +132,9 @@ AT_ONCE = {
 }
 BY_A_TASK = {
     "close": request(BODY, JSON, "Connection: close"),
-    "HTTP/1.0": request(BODY, JSON, "Connection: keep-alive", version="1.0"),
+    "HTTP/1.0": request(version="1.0"),
+    "HTTP/1.0, keep-alive": request(BODY, JSON, "Connection: keep-alive", version="1.0"),
+    "HTTP/1.0, keep-alive by a proxy": request(BODY, JSON, "Proxy-Connection: keep-alive", version="1.0"),
     "query": request(path=f"{INFER}?a=b"),
     "two traces": request(BODY, JSON, PARENT, PARENT),
     "two states": request(BODY, JSON, PARENT, "tracestate: a=1", "tracestate: b=2"),
