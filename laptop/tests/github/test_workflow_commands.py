@@ -89,6 +89,21 @@ def test_an_unknown_command_is_an_ordinary_line() -> None:
     assert (listener.annotations, listener.problems) == ([], [])
 
 
+def test_the_former_syntax_of_commands_works_anywhere_in_a_line() -> None:
+    listener = Listener(Masks())
+    assert listener.hear("  file ##[set-output name=x]a%5Db: refused") == "  file ##[set-output name=x]a%5Db: refused"
+    listener.hear("an error: ##[Error file=a%3Bb;line=2]it%0Afailed")
+    assert listener.outputs == {"x": "a]b: refused"}
+    assert [(each.level, each.message, each.file, each.line) for each in listener.annotations[1:]] == [
+        ("error", "it\nfailed", "a;b", "2")
+    ]
+    listener.hear("##[stop-commands]token")
+    listener.hear("##[set-output name=x]2")
+    listener.hear("::token::")
+    listener.hear("::SET-OUTPUT name=y::3")
+    assert listener.outputs == {"x": "a]b: refused", "y": "3"}
+
+
 def test_secrets_that_overlap_are_hidden_as_one() -> None:
     masks = Masks()
     for secret in ("abcdef", "defghi", "jklmno"):
