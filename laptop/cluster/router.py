@@ -75,6 +75,9 @@ _HOP_BY_HOP = {
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _NAMES = "/laptop/names/"
+_THIS_MACHINE = ("127.0.0.1", "localhost", "")
+"""Hosts in requests for the address of an Ingress; clients of HTTP/1.0 send none."""
+
 _SMALL = 256 * 1024  # bytes; bodies up to this are passed on in one piece
 _IDLE = 2.0  # seconds; below any server's own, so that no request is sent into a connection that the server closes
 _SLOW = 5.0  # seconds after which a request is logged
@@ -253,6 +256,8 @@ class Router:
         if ingress is None:
             return _problem(503, f"ingress {namespace}/{name} was deleted")
         host = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
+        if host.lower() not in (*_THIS_MACHINE, *hosts_of(ingress)):  # a page of that host would ask in its own name
+            return _problem(421, f"{host}: expected 127.0.0.1 or a host of ingress {namespace}/{name}")
         targets = targets_of(ingress, host, request.path)
         if not targets:
             return _problem(404, f"ingress {namespace}/{name} has no rule for {request.path}")

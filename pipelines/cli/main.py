@@ -12,6 +12,7 @@ from pipelines.cli.commands import LazyGroup, Verb, plugin_verbs
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.outside_errors import explain
 from pipelines.declarations.printable import log_line
+from pipelines.github.workflow_run import stop_commands
 from pipelines.startup import relax_gc, report_nothing
 
 ENVIRONMENTS, DATA, MODELS = "Environments", "Data", "Models"
@@ -127,6 +128,7 @@ def main(arguments: list[str] | None = None) -> Any:
     """
     relax_gc()
     report_nothing()
+    stop_commands()
     try:
         status = mlops.main(args=arguments, prog_name="mlops", standalone_mode=False)
         sys.stdout.flush()  # a full disk shows here

@@ -22,11 +22,18 @@ _ESCAPES = {
 }
 
 
+_ADDRESS = re.compile(r"(?i)(?:https?|ftp)(?=://)|www(?=\.)")
+"""Beginning of an address that GitHub turns into a link by itself."""
+
+
 def escape(text: str) -> str:
-    """Return a text on one line without Markdown, HTML, mentions or references, at most `LONGEST_CELL` long."""
+    """Return a text on one line without Markdown, HTML, links, mentions or references.
+
+    It is at most `LONGEST_CELL` long, before the escapes.
+    """
     flat = " ".join(text.split())
     cut = flat if len(flat) <= LONGEST_CELL else flat[: LONGEST_CELL - 1] + "…"
-    return "".join(_ESCAPES.get(letter, letter) for letter in printable(cut))
+    return _ADDRESS.sub("\\g<0>\u200b", "".join(_ESCAPES.get(letter, letter) for letter in printable(cut)))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError, Problem
 from pipelines.declarations.project import Project
 from pipelines.github.repository_facts import CODE_OWNERS
-
-_GENERAL = re.compile(r"\*|/?(?:models|Pulumi)")
-"""Beginning of a pattern that may also own releases or configurations."""
 
 
 def final_environments(project: Project) -> tuple[str, ...]:
@@ -36,7 +34,6 @@ def find_unowned(text: str, environments: Sequence[str]) -> Iterator[Problem]:
     """
     lines = _read(text)
     wanted = {pattern for name in environments for pattern in patterns_of(name)}
-    named = {pattern for _, pattern, _ in lines if re.fullmatch(r"/models/\*/releases/[^/*]+|/Pulumi\.[^/*]+", pattern)}
     for pattern in sorted(wanted):
         found = [(number, owners) for number, name, owners in lines if name == pattern]
         fix = "mlops github owners"
@@ -44,11 +41,34 @@ def find_unowned(text: str, environments: Sequence[str]) -> Iterator[Problem]:
             expected = f"a line `{pattern}` with owners"
             yield Problem(CODE_OWNERS, found[-1][0] if found else None, "", expected, "none", fix)
             continue
-        later = [(number, name) for number, name, _ in lines if number > found[-1][0] and name not in named]
+        later = [(number, name) for number, name, _ in lines if number > found[-1][0]]
         for number, name in later:
-            if _GENERAL.match(name):
+            if _may_fit(name, pattern):
                 expected = f"no general pattern after `{pattern}`: the last line that fits a file counts"
                 yield Problem(CODE_OWNERS, number, "", expected, f"`{name}`", "move this line up")
+
+
+def _may_fit(pattern: str, files: str) -> bool:
+    """Return whether a pattern may fit a file that fits `/models/*/releases/prod.yaml` or another one with `*` folders.
+
+    Patterns are those of gitignore files: without a `/` in it, one fits at any depth, and it fits all files of a folder
+    that it fits. That `folder/*` leaves out the folders in it on GitHub makes no difference here.
+    """
+    parts = pattern.strip("/").split("/")
+    anywhere = "/" not in pattern.rstrip("/")
+    return _fits((["**"] if anywhere else []) + parts, files.strip("/").split("/"))
+
+
+def _fits(parts: Sequence[str], path: Sequence[str]) -> bool:
+    if not parts:
+        return True
+    if parts[0] == "**":
+        return _fits(parts[1:], path) or (bool(path) and _fits(parts, path[1:]))
+    if not path:
+        return False
+    # Names of models have no dots.
+    fits = "." not in parts[0] if path[0] == "*" else fnmatchcase(path[0], parts[0])
+    return fits and _fits(parts[1:], path[1:])
 
 
 def with_release_owners(text: str, environments: Sequence[str]) -> str:

@@ -18,6 +18,9 @@ CODE_OWNERS = Path(".github/CODEOWNERS")
 APP_SLUG = "APP_SLUG"
 """Variable that names the GitHub App: the last part of `https://github.com/apps/<slug>`."""
 
+FORK_APPROVAL = "actions/permissions/fork-pr-contributor-approval"
+"""Path of the setting that says whose pull requests from forks run workflows only after an approval."""
+
 T = TypeVar("T")
 
 
@@ -76,6 +79,8 @@ class RepositoryFacts:
         secrets: names of the repository's secrets.
         actions: which actions may run.
         token: the default permissions of a job's token.
+        fork_approval: whose pull requests from forks need an approval to run workflows; None if the repository is
+            private, because then they run none.
         workflows: the workflows on main, with their state.
         labels: names of the labels.
         owner_errors: errors in CODEOWNERS on main.
@@ -93,6 +98,7 @@ class RepositoryFacts:
     secrets: frozenset[str] | Unreadable
     actions: Mapping[str, Any] | Unreadable
     token: Mapping[str, Any] | Unreadable
+    fork_approval: str | Unreadable | None
     workflows: Sequence[Mapping[str, Any]] | Unreadable
     labels: frozenset[str] | Unreadable
     owner_errors: Sequence[Mapping[str, Any]] | Unreadable
@@ -148,6 +154,7 @@ def read_repository(gh: Gh, environments: Sequence[str], app: str | None = None)
         secrets=_try(lambda: _secrets(gh, f"{repository}/actions/secrets")),
         actions=_try(lambda: _object(gh, f"{repository}/actions/permissions")),
         token=_try(lambda: _object(gh, f"{repository}/actions/permissions/workflow")),
+        fork_approval=None if about.get("private") else _try(lambda: _fork_approval(gh, repository)),
         workflows=_try(lambda: _pages(gh, f"{repository}/actions/workflows", "workflows")),
         labels=_try(lambda: frozenset(str(label["name"]) for label in _pages(gh, f"{repository}/labels"))),
         owner_errors=_try(lambda: tuple(_object(gh, f"{repository}/codeowners/errors")["errors"])),
@@ -175,6 +182,10 @@ def _reason(error: GitHubError) -> str:
     if error.status == 404:
         return f"{text}: it does not exist, or this token may not read it"
     return text
+
+
+def _fork_approval(gh: Gh, repository: str) -> str:
+    return str(_object(gh, f"{repository}/{FORK_APPROVAL}")["approval_policy"])
 
 
 def _object(gh: Gh, path: str) -> dict[str, Any]:

@@ -29,6 +29,9 @@ REPOSITORY = "repository"
 APP_PERMISSIONS = {"actions": "write", "contents": "write", "pull_requests": "write"}
 """What the GitHub App must be allowed to do."""
 
+ALL_OUTSIDERS = "all_external_contributors"
+"""Policy for workflows of pull requests from forks: all wait for an approval, and not only those of newcomers."""
+
 APP_KEY = "APP_PRIVATE_KEY"
 """Name of the secret with the app's private key."""
 
@@ -422,6 +425,13 @@ def _judge_actions(facts: RepositoryFacts) -> list[Setting]:
                 not found["can_approve_pull_request_reviews"],
                 "may create and approve" if found["can_approve_pull_request_reviews"] else "may not create or approve",
             ),
+            COMMAND,
+        ),
+        _judge(
+            "Actions: forks",
+            "approval for all outside contributors",
+            facts.fork_approval if facts.fork_approval is not None else "none: the repository is private",
+            lambda found: (facts.fork_approval in (None, ALL_OUTSIDERS), found),
             COMMAND,
         ),
     ]

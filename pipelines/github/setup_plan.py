@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, GitHubError
-from pipelines.github.repository_facts import EnvironmentFacts, RepositoryFacts, Unreadable
+from pipelines.github.repository_facts import FORK_APPROVAL, EnvironmentFacts, RepositoryFacts, Unreadable
 from pipelines.github.settings import (
     ACTIONS_APP,
+    ALL_OUTSIDERS,
     APP_KEY,
     BYPASS,
     PREVIEW,
@@ -118,6 +119,7 @@ def _areas(wanted: WantedSettings, *, has_key: bool) -> Iterator[tuple[tuple[str
     yield (("Actions",), _enable_actions)
     yield (("workflows",), _enable_workflows)
     yield (("Actions: token", "Actions: pull requests"), _limit_token)
+    yield (("Actions: forks",), _limit_forks)
     for name in wanted.github_environments:
         own = () if name not in wanted.environments else ("environments: administrators",)
         yield ((f"environment {name}", *own), _environment_maker(name))
@@ -151,6 +153,10 @@ def _enable_workflows(facts: RepositoryFacts, _: WantedSettings) -> Iterator[Set
 def _limit_token(_: RepositoryFacts, __: WantedSettings) -> Iterator[SettingRequest]:
     body = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
     yield SettingRequest("PUT", "actions/permissions/workflow", body)
+
+
+def _limit_forks(_: RepositoryFacts, __: WantedSettings) -> Iterator[SettingRequest]:
+    yield SettingRequest("PUT", FORK_APPROVAL, {"approval_policy": ALL_OUTSIDERS})
 
 
 def _environment_maker(name: str) -> Make:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
@@ -24,6 +25,16 @@ def refuse_enterprise_server() -> None:
             f"GitHub Enterprise Server is not supported: expected a workflow on github.com or ghe.com, found {server}",
             fix="see docs/repository-settings.md#github-enterprise-server for what the workflows need",
         )
+
+
+def stop_commands() -> None:
+    """Keep the runner from acting on what this step prints from now on; do nothing outside a workflow.
+
+    Steps print texts of others: reasons, names of objects, answers of servers, the output of Pulumi. A line that is a
+    workflow command could set the outputs of the step, hide words in the log, or show an error that never was.
+    """
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(f"::stop-commands::{os.urandom(16).hex()}", file=sys.stderr, flush=True)
 
 
 def set_output(name: str, value: str) -> None:

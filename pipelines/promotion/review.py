@@ -19,7 +19,7 @@ from pipelines.promotion.preview import start_preview, summarize
 from pipelines.promotion.select import environments_to_deploy
 from pipelines.targets import Preview, Target
 
-STACK_FILE = re.compile(r"^Pulumi\.(?P<environment>[^/.]+)\.yaml$")
+STACK_FILE = re.compile(r"^Pulumi\.(?P<environment>[^/.]+)\.yaml\Z")
 """Path of an environment's configuration."""
 
 

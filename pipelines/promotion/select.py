@@ -14,10 +14,10 @@ from pipelines.declarations.project import Project
 from pipelines.github.alarm_workflow import RESPOND, only_adds_environments
 from pipelines.github.git import Git
 
-RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
+RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml\Z")
 """Path of a release file."""
 
-STACK_FILE = re.compile(r"^Pulumi\.(?P<environment>[^/]+)\.yaml$")
+STACK_FILE = re.compile(r"^Pulumi\.(?P<environment>[^/]+)\.yaml\Z")
 """Path of the configuration of an environment."""
 
 EVERYWHERE = ("infra/", "data-contracts/", "Pulumi.yaml")

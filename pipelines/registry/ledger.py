@@ -373,7 +373,8 @@ class Ledger:
             raise MlopsError(
                 f"the clock of this machine is behind record {head.record.number} of {self.model} in "
                 f"{self.descriptor.name}: expected {head.event.at.isoformat()} or later, found {event.at.isoformat()}",
-                fix="set the clock of this machine, then run the command again",
+                fix="set the clock of this machine, then run the command again; if it is right, find out who wrote the "
+                "record (docs/on-call.md#the-ledger-is-broken)",
             )
         return event.model_copy(update={"at": head.event.at})
 
@@ -400,18 +401,23 @@ class Ledger:
             BrokenLedgerError: an object in the ledger is not a record, or records at its end were deleted or replaced.
             MlopsError: the registry cannot be read.
         """
-        while True:
-            after = self._key(self._seen - 1) if self._seen > 1 else ""
-            found = list(
-                store.versions(
-                    self.descriptor.registry_bucket, self.prefix, after=after, most=MOST_VERSIONS, client=self._client
-                )
-            )
-            self._check(found)
-            self._seen = max((self._number(version.key) for version in found), default=self._seen)
-            if len(found) < MOST_VERSIONS:
-                return self._seen
+        listed = self._look_at_end(MOST_VERSIONS)
+        if listed == MOST_VERSIONS:  # there may be more: find the end first, and look at all there
             self._search()
+            self._look_at_end(None)
+        return self._seen
+
+    def _look_at_end(self, most: int | None) -> int:
+        """Check the versions from the newest known record on, move `_seen`, and return how many were listed.
+
+        Args:
+            most: number of versions after which to stop; None for all of them.
+        """
+        after = self._key(self._seen - 1) if self._seen > 1 else ""
+        bucket = self.descriptor.registry_bucket
+        found = list(store.versions(bucket, self.prefix, after=after, most=most, client=self._client))
+        self._seen = max(map(self._number, self._check(found)), default=self._seen)
+        return len(found)
 
     def check_versions(self) -> None:
         """Check that every record was written once, and none was deleted.
@@ -422,10 +428,20 @@ class Ledger:
         """
         self._check(store.versions(self.descriptor.registry_bucket, self.prefix, client=self._client))
 
-    def _check(self, versions: Iterable[store.Version]) -> None:
-        """Raise BrokenLedgerError if a key has a delete marker, or more than one version."""
+    def _check(self, versions: Iterable[store.Version]) -> set[str]:
+        """Return the keys of records.
+
+        Another object does not matter once it is removed: its versions may have to stay for years.
+
+        Raises:
+            BrokenLedgerError: a record has a delete marker, or more than one version; or there is another object.
+        """
         known: set[str] = set()
         for version in versions:
+            if not _RECORD.fullmatch(version.key.removeprefix(self.prefix)):
+                if version.is_newest and not version.deletes:
+                    self._number(version.key)
+                continue
             if version.deletes or version.key in known:
                 what = "deleted" if version.deletes else "replaced"
                 raise BrokenLedgerError(
@@ -434,6 +450,7 @@ class Ledger:
                     fix="find out who did it (docs/on-call.md#the-ledger-is-broken)",
                 )
             known.add(version.key)
+        return known
 
     def _search(self) -> None:
         """Move `_seen` to the number of the newest record, by exponential and then binary search."""

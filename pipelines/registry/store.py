@@ -83,10 +83,12 @@ class Version:
     Attributes:
         key: key of the object.
         deletes: True if this is a delete marker, which hides the versions before it.
+        is_newest: True if it is the newest version of the object.
     """
 
     key: str
     deletes: bool
+    is_newest: bool
 
 
 def s3() -> Any:
@@ -284,8 +286,9 @@ def versions(
         else:
             pages = [client.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=most, **marker)]
         for page in pages:
-            yield from (Version(str(entry["Key"]), deletes=False) for entry in page.get("Versions", ()))
-            yield from (Version(str(entry["Key"]), deletes=True) for entry in page.get("DeleteMarkers", ()))
+            for name, deletes in (("Versions", False), ("DeleteMarkers", True)):
+                for entry in page.get(name, ()):
+                    yield Version(str(entry["Key"]), deletes, bool(entry["IsLatest"]))
 
 
 def folders(bucket: str, prefix: str, *, limit: int, client: Any = None) -> list[str]:

@@ -390,12 +390,16 @@ def _trace_of(pairs: list[Header]) -> Trace:
 
 
 def _check_content(headers: dict[bytes, bytes]) -> None:
-    """Check the headers that describe the body. A body without a content type is read as JSON.
+    """Check the headers that describe the body. A body without a content type is read as JSON, unless a page sent it.
+
+    Browsers ask before a page of another site may send JSON, but not before it sends a body without a type.
 
     Raises:
         RequestError: 415: the body is not plain JSON.
     """
     given = headers.get(b"content-type")
+    if given is None and b"origin" in headers:
+        raise RequestError(415, "content-type: expected application/json from a web page, found none")
     if given is not None:
         kind, *parameters = (part.strip().lower() for part in given.split(b";"))
         if kind != b"application/json" or any(p not in (b"charset=utf-8", b'charset="utf-8"', b"") for p in parameters):

@@ -67,8 +67,8 @@ class OnnxModel:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in zip(self._names, outputs, strict=True):
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        # Without options onnxruntime converts their absence for each call, and looks for a graph of a GPU: a small model
-        # takes twice as long.
+        # Without options onnxruntime converts their absence for each call, and looks for a graph of a GPU: a small
+        # model takes twice as long.
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", "-1")
         self._run_bound = partial(self._session.run_with_iobinding, binding, options)

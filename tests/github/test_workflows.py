@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -133,6 +135,15 @@ def test_every_script_is_one_call_of_mlops_or_make() -> None:
     for where, step in steps():
         if "run" in step:
             assert re.fullmatch(r"(\.venv/bin/mlops|make) [^;&|\n]+\n?", step["run"]), f"{where}: {step['run']}"
+
+
+def test_a_value_of_a_variable_is_never_taken_for_an_option() -> None:
+    """Who starts a rollback of the model `--help` would see a run that succeeded."""
+    for where, step in steps():
+        words = shlex.split(str(step.get("run", "")))
+        options = words[: words.index("--")] if "--" in words else words
+        for before, word in itertools.pairwise(options):
+            assert not word.startswith("$") or before.startswith("--"), f"{where}: write -- in front of {word}"
 
 
 def test_every_command_that_a_workflow_calls_exists() -> None:

@@ -2,8 +2,9 @@
 
 One server logs in every other round: two processes with the same code differ by more than the log costs. The figure is
 CPU time per request of the whole process, with the thread that writes: a server on one core answers as many requests as
-this time allows. The thread writes every two seconds, so a round ends when it has written. Other load on the machine only adds to it, so the best quarter of many short rounds counts. Run it
-alone with `python -m tools.bench.inference_log`.
+this time allows. The thread writes every two seconds, so a round ends when it has written. Other load on the machine
+only adds to it, so the best quarter of many short rounds counts. Run it alone with
+`python -m tools.bench.inference_log`.
 """
 
 from __future__ import annotations

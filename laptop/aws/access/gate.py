@@ -19,6 +19,7 @@ from laptop.aws.access.policy import Context, Need, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
 from laptop.aws.access.request import Request, RequestRefusedError
 from laptop.aws.access.request_permissions import needs, request_tags
+from laptop.aws.access.resource_policies import check_resource_policy
 from laptop.aws.access.s3_deletions import answer_with, content_of, deletes_many, deletions
 from laptop.aws.access.s3_permissions import deletion_needs
 from laptop.aws.access.s3_preconditions import check_preconditions
@@ -108,6 +109,7 @@ class Gate:
             if denied is None:
                 check_preconditions(request)
                 check_table_version(request)
+                check_resource_policy(request)
         except MlopsError as error:
             return refuse("AccessDenied", f"A policy cannot be evaluated: {error.what}")
         except RequestRefusedError as error:

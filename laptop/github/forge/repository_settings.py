@@ -30,6 +30,9 @@ class BranchProtection:
     bypass: tuple[str, ...] = ()
 
 
+FORK_POLICIES = ("first_time_contributors_new_to_github", "first_time_contributors", "all_external_contributors")
+
+
 @dataclass(frozen=True)
 class RepositorySettings:
     """Settings of a repository.
@@ -41,6 +44,7 @@ class RepositorySettings:
         private: reading needs a token.
         write_by_default: GITHUB_TOKEN may write if a workflow declares no permissions.
         actions_open_pull_requests: "Allow GitHub Actions to create and approve pull requests".
+        fork_approval: whose pull requests from forks run workflows only after an approval; one of `FORK_POLICIES`.
         environments: deployment environment → patterns of the branches that may deploy to it; () for any branch.
         subject_with_ids: the OIDC subject is `repo:OWNER@id/NAME@id:…` (repositories created since mid-2026).
         subject_keys: claims that make up the OIDC subject instead of GitHub's own form; () for that.
@@ -58,6 +62,7 @@ class RepositorySettings:
     private: bool = True
     write_by_default: bool = False
     actions_open_pull_requests: bool = False
+    fork_approval: str = "first_time_contributors"
     environments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     subject_with_ids: bool = False
     subject_keys: tuple[str, ...] = ()

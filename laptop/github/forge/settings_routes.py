@@ -16,7 +16,7 @@ from laptop.github.forge.github_state import State
 from laptop.github.forge.owners import CODEOWNERS_PATHS, all_owners, read_owners
 from laptop.github.forge.push_rules import bypasses
 from laptop.github.forge.repository_creation import MAIN
-from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
+from laptop.github.forge.repository_settings import FORK_POLICIES, BranchProtection, RepositorySettings
 from laptop.github.forge.vault import Vault
 
 Route = Callable[[GitHubServer, Actor, "re.Match[str]", Mapping[str, Any]], Any]
@@ -363,6 +363,19 @@ def _put_token(server: GitHubServer, actor: Actor, _match: re.Match[str], fields
     )
 
 
+def _get_fork_approval(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    _need_administrator(server, actor)
+    return {"approval_policy": server.settings.fork_approval}
+
+
+def _put_fork_approval(server: GitHubServer, actor: Actor, _match: re.Match[str], fields: Mapping[str, Any]) -> Any:
+    _need_administrator(server, actor)
+    policy = str(fields.get("approval_policy"))
+    if policy not in FORK_POLICIES:
+        raise RequestDeniedError(422, f"Invalid request: approval_policy is none of {', '.join(FORK_POLICIES)}")
+    _change(server, lambda settings, _: replace(settings, fork_approval=policy))
+
+
 def list_workflows(server: GitHubServer) -> list[dict[str, Any]]:
     """Return `id`, `name`, `path` and `state` of each workflow on main."""
     commit = server.repository.resolve_ref(MAIN)
@@ -507,6 +520,8 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("PUT", r"actions/permissions"): _put_actions,
     ("GET", r"actions/permissions/workflow"): _get_token,
     ("PUT", r"actions/permissions/workflow"): _put_token,
+    ("GET", r"actions/permissions/fork-pr-contributor-approval"): _get_fork_approval,
+    ("PUT", r"actions/permissions/fork-pr-contributor-approval"): _put_fork_approval,
     ("GET", r"actions/workflows"): _list_workflows,
     ("PUT", r"actions/workflows/(?P<workflow>\d+)/enable"): _enable_workflow,
     ("GET", r"actions/oidc/customization/sub"): _get_subject,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import threading
@@ -98,5 +99,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _read_lines(process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> None:
     assert process.stdout is not None
     with contextlib.suppress(ValueError, OSError):
-        while line := process.stdout.readline(LONGEST_LINE):
-            on_line(line.decode("utf-8", errors="replace").rstrip("\r\n"))
+        while read := process.stdout.readline(LONGEST_LINE):
+            # Only these three end a line for GitHub's runner, which reads lines by .NET's `StreamReader`.
+            for line in re.split(
+                "\r\n|\r|\n", read.decode("utf-8", errors="replace").removesuffix("\n").removesuffix("\r")
+            ):
+                on_line(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -13,10 +13,14 @@ from xml.sax.saxutils import escape
 
 from pipelines.declarations.errors import MlopsError
 
-_COMMAND = re.compile(r"^\s*::(?P<name>[a-z-]+)(?: (?P<properties>.*?))?::(?P<message>.*)$", re.DOTALL)
+_COMMAND = re.compile(r"\s*::(?P<name>[^ :]+)(?: (?P<properties>.*?))?::(?P<message>.*)", re.DOTALL)
+_FORMER_COMMAND = re.compile(r".*?##\[(?P<name>[^] ]+)(?: (?P<properties>[^]]*))?\](?P<message>.*)", re.DOTALL)
+"""Anywhere in a line (actions/runner, `ActionCommand.cs`)."""
+
 _LEVELS = ("error", "warning", "notice", "debug")
 _DISABLED = ("set-env", "add-path")
 _DEPRECATED = ("set-output", "save-state")
+_KNOWN = {*_LEVELS, *_DISABLED, *_DEPRECATED, "add-mask", "stop-commands"}
 LARGEST_SUMMARY = 1 << 20
 """Bytes of a step's summary; GitHub's limit."""
 
@@ -127,25 +131,23 @@ class Listener:
 
     def hear(self, line: str) -> str:
         """Handle the line if it is a command, and return the line for the log."""
-        match = _COMMAND.match(line)
-        if match is None:
+        command = _command_in(line, {self._resume} if self._resume else _KNOWN)
+        if command is None:
             return self.masks.hide(line)
-        name, message = match["name"], _unescape(match["message"])
+        name, properties, message = command
         if self._resume:
-            if name == self._resume:
-                self._resume = ""
+            self._resume = ""
             return self.masks.hide(line)
         if name == "add-mask":
             self.masks.add(message)
             return "::add-mask::***"
         if name == "stop-commands":
-            self._resume = message
+            self._resume = message.lower()
         elif name in _DISABLED:
             self.problems.append(f"GitHub has disabled the command ::{name}::; write to the file $GITHUB_… instead")
         elif name in _DEPRECATED:
-            self._set_value(name, dict(_properties(match["properties"] or "")).get("name", ""), message)
+            self._set_value(name, properties.get("name", ""), message)
         elif name in _LEVELS[:3]:
-            properties = dict(_properties(match["properties"] or ""))
             shown = {key: self.masks.hide(properties.get(key, "")) for key in ("file", "line", "title")}
             self.annotations.append(Annotation(name, self.masks.hide(message), **shown))
         return self.masks.hide(line)
@@ -162,13 +164,26 @@ class Listener:
             self.outputs[name] = value
 
 
-def _properties(text: str) -> list[tuple[str, str]]:
-    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
-    return [(key.strip(), _unescape(value).replace("%3A", ":").replace("%2C", ",")) for key, _, value in pairs]
+def _command_in(line: str, known: Collection[str]) -> tuple[str, dict[str, str], str] | None:
+    """Return name, properties and message of the command in a line; None without a known one."""
+    for pattern, separator, escapes in (
+        (_COMMAND, ",", {"%0D": "\r", "%0A": "\n"}),
+        (_FORMER_COMMAND, ";", {"%3B": ";", "%0D": "\r", "%0A": "\n", "%5D": "]"}),
+    ):
+        match = pattern.fullmatch(line)
+        if match is None or match["name"].lower() not in known:
+            continue
+        pairs = (part.partition("=") for part in (match["properties"] or "").split(separator) if "=" in part)
+        in_properties = {**escapes, "%3A": ":", "%2C": ","} if separator == "," else escapes
+        properties = {key.strip(): _unescape(value, in_properties) for key, _, value in pairs}
+        return match["name"].lower(), properties, _unescape(match["message"], escapes)
+    return None
 
 
-def _unescape(text: str) -> str:
-    return text.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
+def _unescape(text: str, escapes: Mapping[str, str]) -> str:
+    for escaped, character in escapes.items():
+        text = text.replace(escaped, character)
+    return text.replace("%25", "%")
 
 
 def read_pairs(path: Path) -> dict[str, str]:

@@ -633,3 +633,22 @@ def test_rules_connections_and_destinations_are_judged_by_their_names(pod: Any) 
     parameters = {"ApiKeyAuthParameters": {"ApiKeyName": "k", "ApiKeyValue": "v"}}
     with refused("secretsmanager:CreateSecret", "events!connection/p-dev-github"):
         events.create_connection(Name="p-dev-github", AuthorizationType="API_KEY", AuthParameters=parameters)
+
+
+def test_a_policy_that_nobody_could_change_again_is_refused(
+    make: Any, bucket: str, client: Callable[[str], Any], name: str
+) -> None:
+    key = make("aws:kms/key:Key", name).outputs["arn"]
+    for text in ("{}", "[", '{"Statement": [{"Effect": "Allow"}]}'):
+        for call, code in (
+            (lambda: client("s3").put_bucket_policy(Bucket=bucket, Policy=text), "MalformedPolicy"),  # noqa: B023
+            (
+                lambda: client("kms").put_key_policy(KeyId=key, PolicyName="default", Policy=text),  # noqa: B023
+                "MalformedPolicyDocumentException",
+            ),
+        ):
+            with pytest.raises(ClientError) as refused_:
+                call()
+            assert refused_.value.response["Error"]["Code"] == code
+    assert client("s3").list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    assert client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"] == key

@@ -52,6 +52,15 @@ def test_a_request_reaches_the_pod_as_it_was_sent(url: str) -> None:
     assert seen["headers"]["x-forwarded-for"] == "127.0.0.1"
 
 
+@pytest.mark.parametrize("host", ["rebound.example", "rebound.example:{port}", "127.0.0.1.rebound.example"])
+def test_a_page_whose_name_leads_to_this_machine_reaches_no_ingress(url: str, host: str) -> None:
+    line = connection(url)
+    line.request("GET", "/", headers={"Host": host.format(port=url.rpartition(":")[2])})
+    answer = line.getresponse()
+    assert (answer.status, b"expected 127.0.0.1" in answer.read()) == (421, True)
+    assert send(connection(url), "GET", "/", Host="localhost")["path"] == "/"
+
+
 def test_a_connection_is_kept_for_the_next_request_and_pods_take_turns(url: str) -> None:
     line = connection(url)
     pids = Counter(send(line, "GET", "/")["pid"] for _ in range(10))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import escape
@@ -87,6 +90,48 @@ def test_an_unknown_command_is_an_ordinary_line() -> None:
     assert listener.hear("a ::error::x") == "a ::error::x"
     assert listener.hear("::group::Title") == "::group::Title"
     assert (listener.annotations, listener.problems) == ([], [])
+
+
+def test_the_former_syntax_of_commands_works_anywhere_in_a_line() -> None:
+    listener = Listener(Masks())
+    assert listener.hear("  file ##[set-output name=x]a%5Db: refused") == "  file ##[set-output name=x]a%5Db: refused"
+    listener.hear("an error: ##[Error file=a%3Bb;line=2]it%0Afailed")
+    assert listener.outputs == {"x": "a]b: refused"}
+    assert [(each.level, each.message, each.file, each.line) for each in listener.annotations[1:]] == [
+        ("error", "it\nfailed", "a;b", "2")
+    ]
+    listener.hear("##[stop-commands]token")
+    listener.hear("##[set-output name=x]2")
+    listener.hear("::token::")
+    listener.hear("::SET-OUTPUT name=y::3")
+    assert listener.outputs == {"x": "a]b: refused", "y": "3"}
+
+
+def test_nothing_that_mlops_and_its_programs_print_in_a_workflow_is_a_command() -> None:
+    printed = """
+import os, sys
+from pipelines.cli.main import main
+main(["schemas", "--help"])
+print("##[set-output name=x]1", "\\r::set-output name=y::1")
+sys.stdout.flush()
+os.system("echo '::add-mask::pass'")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", printed],
+        env={**os.environ, "GITHUB_ACTIONS": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    listener = Listener(Masks())
+    for line in done.stdout.splitlines():
+        listener.hear(line)
+    assert (listener.outputs, listener.annotations, listener.masks.hide("pass")) == ({}, [], "pass")
+    heard = Listener(Masks())
+    for line in done.stdout.splitlines()[1:]:  # the first line stops commands
+        heard.hear(line)
+    assert (heard.outputs, heard.masks.hide("pass")) == ({"x": "1 ", "y": "1"}, "***")
 
 
 def test_secrets_that_overlap_are_hidden_as_one() -> None:

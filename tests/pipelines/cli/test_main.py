@@ -52,6 +52,15 @@ def keep_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
 each_command = pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
 
 
+def test_nothing_that_a_command_prints_in_a_workflow_is_a_command_to_its_runner() -> None:
+    inside, again = (run("schemas", "--help", GITHUB_ACTIONS="true") for _ in range(2))
+    assert re.fullmatch(r"::stop-commands::[0-9a-f]{32}\n", inside.stderr)
+    assert inside.stderr != again.stderr, "a printed text could end with a token that is known"
+    assert run("schemas", "--help").stderr == ""
+    assert "Usage:" in inside.stdout
+    assert "stop-commands" not in inside.stdout
+
+
 def test_help_lists_every_command_in_its_section_with_its_full_summary() -> None:
     text = CliRunner().invoke(mlops, ["--help"]).output
     sections = re.split(r"╭─ (\w+) ─+╮", text)[1:]

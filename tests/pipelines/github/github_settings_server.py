@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pipelines.github.gh import Gh, GitHubError
+from pipelines.github.repository_facts import FORK_APPROVAL
 
 REPOSITORY = "example/models"
 APP = {"id": 77, "slug": "example-mlops", "client_id": "Iv23abc", "permissions": {}}
@@ -44,6 +45,7 @@ class FakeGitHub(Gh):
             "secrets": {"": set()},
             "actions": {"enabled": False},
             "token": {"default_workflow_permissions": "write", "can_approve_pull_request_reviews": True},
+            "forks": {"approval_policy": "first_time_contributors"},
             "workflows": [
                 {"id": 1, "name": "ci", "state": "active"},
                 {"id": 2, "name": "audit", "state": "disabled_inactivity"},
@@ -109,6 +111,7 @@ class FakeGitHub(Gh):
             "actions/workflows": {"workflows": state["workflows"]},
             "actions/permissions": state["actions"],
             "actions/permissions/workflow": state["token"],
+            FORK_APPROVAL: state["forks"],
             "environments": {"environments": [self._environment(name) for name in state["environments"]]},
             "rulesets": [{"id": number, "target": each["target"]} for number, each in state["rulesets"].items()],
         }
@@ -116,6 +119,8 @@ class FakeGitHub(Gh):
             return fixed[path]
         if path == "labels":
             state["labels"].append(body["name"])
+        elif path == FORK_APPROVAL:
+            state["forks"].update(body)
         elif path in ("actions/permissions", "actions/permissions/workflow"):
             state["actions" if path == "actions/permissions" else "token"].update(body)
         elif found := re.fullmatch(r"actions/workflows/(\d+)/enable", path):

@@ -82,12 +82,28 @@ def test_an_environment_without_owners_of_its_own_is_refused_until_they_are_writ
         ("*.yaml @x", 7),
         ("**/releases/ @x", 7),
         ("/Pulumi.* @x", 7),
+        ("prod.yaml @x", 7),
+        ("releases/ @x", 7),
+        ("releases @x", 7),
+        ("/*/m/ @x", 7),
+        ("/mode?s/ @x", 7),
+        ("/**/prod.yaml @x", 7),
+        ("/models/*/releases/pro?.yaml @x", 7),
+        ("/Pulumi.pro?.yaml @x", 7),
+        ("?ulumi.prod.yaml", 7),
     ],
 )
 def test_a_general_line_after_that_of_a_release_is_refused(line: str, number: int) -> None:
     problems = [*find_unowned(f"{OWNERS}{line}\n", ("prod",))]
     assert problems
     assert {(problem.line, problem.found) for problem in problems} == {(number, f"`{line.split()[0]}`")}
+
+
+@pytest.mark.parametrize(
+    "line", ["/models/*/model.yaml @x", "/docs/prod.yaml @x", "/models/*/releases/dev.yaml @x", "staging.yaml @x"]
+)
+def test_a_line_that_fits_no_such_release_may_follow(line: str) -> None:
+    assert [*find_unowned(f"{OWNERS}{line}\n", ("prod",))] == []
 
 
 def test_a_line_without_owners_is_refused() -> None:

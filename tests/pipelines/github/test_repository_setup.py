@@ -103,6 +103,14 @@ def test_a_second_setup_has_nothing_to_do(server: FakeGitHub) -> None:
     assert apply(server, LATER) == [] and server.writes == []
 
 
+def test_in_a_public_repository_workflows_of_all_forks_wait_for_an_approval(server: FakeGitHub) -> None:
+    apply(server)
+    assert server.state["forks"]["approval_policy"] == "first_time_contributors", "private: forks run no workflows"
+    server.state["about"]["private"] = False
+    apply(server)
+    assert server.state["forks"]["approval_policy"] == "all_external_contributors"
+
+
 def test_every_setting_that_setup_claims_to_change_is_changed(server: FakeGitHub) -> None:
     """The names in the areas are names of settings, and no requests are missing for one of them."""
     prepared = prepare_setup(server, ENVIRONMENTS, OPTIONS)

@@ -77,6 +77,7 @@ def facts(**changes: Any) -> RepositoryFacts:
         secrets=frozenset(),
         actions={"enabled": True, "allowed_actions": "all"},
         token={"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False},
+        fork_approval=None,
         workflows=({"name": "ci", "state": "active"},),
         labels=frozenset({"aws"}),
         owner_errors=(),
@@ -353,6 +354,8 @@ def test_administrators_may_bypass_only_where_the_plan_cannot_stop_them(private:
             {"token": {"default_workflow_permissions": "write", "can_approve_pull_request_reviews": True}},
             {"Actions: token": "write", "Actions: pull requests": "may create and approve"},
         ),
+        ({"fork_approval": "first_time_contributors"}, {"Actions: forks": "first_time_contributors"}),
+        ({"fork_approval": "all_external_contributors"}, {}),
         ({"labels": frozenset({"bug"})}, {"labels": "missing: aws"}),
         (
             {"secrets": frozenset({"APP_PRIVATE_KEY"})},
@@ -462,16 +465,26 @@ def test_what_a_token_may_not_read_is_not_visible_and_never_ok(tmp_path: Path) -
     server = FakeGitHub.create(tmp_path)
     denied = GitHubError("gh api x: gh: Resource not accessible by personal access token (HTTP 403)", 403)
     below = ("rulesets", "environments", "actions/variables", "actions/secrets", "actions/permissions", "labels")
-    more = ("actions/permissions/workflow", "actions/workflows", "codeowners/errors", "actions/oidc/customization/sub")
+    more = (
+        "actions/permissions/workflow",
+        "actions/workflows",
+        "codeowners/errors",
+        "actions/oidc/customization/sub",
+    )
     for path in (*below, *more):
         server.refuse[f"GET repos/example/models/{path}"] = denied
     server.refuse["GET orgs/example"] = denied
     found = judge_settings(read_repository(server, WANTED.github_environments), WANTED)
     known = {"repository: not a fork", "code owners: your own", "app", "app: installed", "Pulumi.yaml: backend"}
+    known |= {"Actions: forks"}  # a private repository runs no workflows of forks
     assert {each.name for each in found if each.status != "not visible"} == known
     unseen = [each for each in found if each.status == "not visible"]
     assert all(each.found == "Resource not accessible by personal access token (HTTP 403)" for each in unseen)
     assert not any(each.ok for each in unseen)
+    (forks,) = (
+        each for each in judge_settings(facts(fork_approval=Unreadable("no")), WANTED) if each.name == "Actions: forks"
+    )
+    assert forks.status == "not visible"
 
 
 def test_an_unexpected_answer_is_not_visible(tmp_path: Path) -> None:

@@ -152,7 +152,11 @@ def test_at_most_twenty_contract_breaks_are_listed() -> None:
 
 # --- any input --------------------------------------------------------------------------------------------------------
 
-anything = st.text(max_size=300) | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:abc", max_size=300)
+anything = (
+    st.text(max_size=300)
+    | st.lists(st.sampled_from(["http://", "www.", "x", "\n", "@"])).map("".join)
+    | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:abc", max_size=300)
+)
 
 
 @settings(max_examples=300)
@@ -170,6 +174,7 @@ def test_text_is_never_rendered_as_html_a_link_a_mention_or_code(text: str) -> N
     shown = escape(text)
     assert "<" not in shown
     assert not re.search(r"@\w", shown) and not re.search(r"#\d", shown)
+    assert not re.search(r"(?i)https?://|ftp://|www\.", shown)
     unescaped = re.sub(r"\\\\", "", shown)
     assert not re.search(r"(?<!\\)[\[`|]", unescaped)
     assert not re.search(r"&(?!amp;|lt;)", shown)
@@ -189,7 +194,9 @@ def test_text_is_never_rendered_as_html_a_link_a_mention_or_code(text: str) -> N
         ("<img src=x>", "&lt;img src=x>"),
         ("&lt;b>", "&amp;lt;b>"),
         ("@octocat #12", "@\u200boctocat #\u200b12"),
-        ("![x](http://evil)", "!\\[x](http://evil)"),
+        ("![x](http://evil)", "!\\[x](http\u200b://evil)"),
+        ("see HTTPS://evil, www.evil", "see HTTPS\u200b://evil, www\u200b.evil"),
+        ("s3://registry/reports/x.json", "s3://registry/reports/x.json"),
         ("`code`", "\\`code\\`"),
         ("\x1b[31m", "�\\[31m"),
         ("right\u202eleft", "right�left"),
@@ -277,11 +284,11 @@ def test_a_long_comment_is_cut_between_lines() -> None:
     [
         ("https://github.com/o/r_x/actions/runs/1", "https://github.com/o/r_x/actions/runs/1"),
         ("run 7 of @ann", "run 7 of @\u200bann"),
-        ("https://x/<script>", "https://x/&lt;script>"),
+        ("https://x/<script>", "https\u200b://x/&lt;script>"),
         ("javascript:alert(1)", "javascript:alert(1)"),
         ("http://ci.example.org/@ann?run=1&try=2", "http://ci.example.org/@ann?run=1&try=2"),
-        ("HTTPS://ci.example.org/@ann", "HTTPS://ci.example.org/@\u200bann"),
-        ("https://cï.example.org/@ann", "https://cï.example.org/@\u200bann"),
+        ("HTTPS://ci.example.org/@ann", "HTTPS\u200b://ci.example.org/@\u200bann"),
+        ("https://cï.example.org/@ann", "https\u200b://cï.example.org/@\u200bann"),
     ],
 )
 def test_only_web_addresses_become_links(address: str, shown: str) -> None:

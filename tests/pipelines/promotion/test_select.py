@@ -42,6 +42,17 @@ def test_a_change_is_deployed_to_the_environments_that_it_affects(
     assert environments_to_deploy(Project(PROJECT), files) == environments
 
 
+@pytest.mark.parametrize("name", [RELEASE, "Pulumi.prod.yaml"])
+def test_a_line_break_at_the_end_of_a_name_makes_it_no_release_and_no_configuration(
+    project: Project, name: str
+) -> None:
+    before = Git(project.root).head()
+    (project.root / f"{name}\n").write_bytes((project.root / name).read_bytes())
+    commit_all(project.root, "Add a file whose name looks like another one's")
+    changed = select_changes(Git(project.root), before)
+    assert (changed.releases, changed.pins, changed.other) == ((), (), (f"{name}\n",))
+
+
 def test_models_are_trained_when_the_first_environment_pins_another_image(project: Project) -> None:
     repository, image = Git(project.root), "sha256:" + "1a" * 32
     before, file = repository.head(), project.stack_file("dev")

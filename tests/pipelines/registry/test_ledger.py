@@ -533,6 +533,36 @@ def test_a_deleted_end_of_the_chain_is_detected_before_any_decision(
             ledger.head()
 
 
+def test_an_object_that_is_no_record_does_not_matter_once_it_is_removed(versioned: EnvironmentDescriptor) -> None:
+    """The console of AWS writes an empty object for a folder. Object Lock keeps its versions for years."""
+    ledger = fill(versioned, 2)
+    for name in ("", "x", "0000000009.dsse.json.bak"):
+        key = f"ledger/{MODEL}/{name}"
+        put(versioned, key, b"")
+        put(versioned, key, b"again")
+        with pytest.raises(BrokenLedgerError, match="an object that is not a record"):
+            Ledger(versioned, MODEL).newest()
+        boto3.client("s3").delete_object(Bucket=versioned.registry_bucket, Key=key)
+        for each in (Ledger(versioned, MODEL), ledger):
+            assert each.newest() == 2
+            each.check_versions()
+    assert ledger.append(lambda _: verified(3)).record.number == 3
+
+
+def test_removed_objects_hide_no_record_from_the_first_listing(
+    versioned: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.registry.ledger.MOST_VERSIONS", 4)
+    fill(versioned, 3)
+    for name in ("!", "0", "x", "y", "z"):
+        put(versioned, f"ledger/{MODEL}/{name}", b"")
+        boto3.client("s3").delete_object(Bucket=versioned.registry_bucket, Key=f"ledger/{MODEL}/{name}")
+    assert Ledger(versioned, MODEL).newest() == 3
+    delete(versioned, 3)
+    with pytest.raises(BrokenLedgerError, match="was deleted"):
+        Ledger(versioned, MODEL).newest()
+
+
 def test_a_replaced_newest_record_is_detected_before_any_decision(versioned: EnvironmentDescriptor) -> None:
     fill(versioned, 2)
     put(versioned, key_of(2), resigned(2))

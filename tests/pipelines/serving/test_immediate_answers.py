@@ -124,6 +124,7 @@ AT_ONCE = {
     "wrong trace": request(BODY, JSON, "traceparent: 00-0-0-00", "tracestate: a=1"),
     "keep-alive": request(BODY, JSON, "Connection: keep-alive", "Accept: */*", "Accept-Encoding: gzip"),
     "no content type": request(BODY, "Accept: */*"),
+    "web page": request(BODY, "Origin: https://elsewhere.example"),
     "chunked": request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY), JSON, "Transfer-Encoding: chunked", length=False),
     "not JSON": request(b"{"),
     "invalid value": request(json.dumps(features(row(age="old"))).encode()),

@@ -99,6 +99,13 @@ def test_an_unsupported_content_type_is_refused(linear: Served, content_type: st
     assert answer.error == f"content-type: expected application/json, found {content_type}"
 
 
+def test_a_body_without_a_type_that_a_web_page_sends_is_refused(linear: Served) -> None:
+    page = ("origin", "https://elsewhere.example")
+    answer = linear.infer(features(), [page])
+    assert (answer.status, answer.error) == (415, "content-type: expected application/json from a web page, found none")
+    assert linear.infer(features(), [page, ("content-type", "application/json")]).status == 200
+
+
 def test_a_compressed_body_is_refused(linear: Served) -> None:
     answer = linear.infer(b"\x1f\x8b", [("content-type", "application/json"), ("content-encoding", "gzip")])
     assert (answer.status, answer.error) == (415, "content-encoding: expected none, found gzip")
