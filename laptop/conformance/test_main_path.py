@@ -370,7 +370,7 @@ def test_the_roles_are_necessary(requests: RoleRequests, group: str) -> None:
 @pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
 def test_the_roles_in_the_namespace_of_spark_are_necessary(requests: RoleRequests, group: str) -> None:
     found = unused_rights(requests.allowed, group, (SPARK,), deploy=group == DEPLOY, rights=SPARK_RIGHTS)
-    assert set(found) <= GIVEN if group == DEPLOY else found == []
+    assert [one for one in found if group != DEPLOY or one not in GIVEN] == []
 
 
 APPS, BATCH = "/apis/apps/v1/namespaces/{}", "/apis/batch/v1/namespaces/{}"
