@@ -9,9 +9,9 @@ from typing import get_args
 import pytest
 
 from pipelines.monitoring.column_drift import ColumnComparison, ShareBar
+from pipelines.monitoring.data_report import DataMonitorReport, VolumePoint
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_findings import DataCheck, MonitorFinding
-from pipelines.monitoring.monitor_reports import DataMonitorReport, VolumePoint
 from pipelines.monitoring.report_page import render_page
 from pipelines.training_runs.run_comparison import compare_runs
 from pipelines.training_runs.run_page import render_comparison

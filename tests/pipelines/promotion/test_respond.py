@@ -76,7 +76,7 @@ def test_an_issue_shows_no_markup_of_the_alarm_and_links_the_runbook() -> None:
     asked = alarm(response="ask", reason="[x](http://evil) @everyone <b>", checks=("input-drift",), report="r-1")
     text = render_question(asked, "input-drift", "team", "abc", "https://github.com/acme/mlops/actions/runs/1")
     assert "<b>" not in text and "@everyone" not in text
-    assert "\\[x](http://evil)" in text, "an escaped bracket opens no link"
+    assert "\\[x](http\u200b://evil)" in text, "an escaped bracket opens no link, nor does the address alone"
     assert "docs/on-call.md#input-drift" in text
     assert f"mlops monitor show {MODEL} --env staging --report r-1" in text
     assert "<!-- alarm abc " in text
