@@ -63,7 +63,7 @@ def test_what_a_new_environment_writes_affects_the_tests_of_declarations_owners_
     declared = ("tests/infra/test_policy_sizes.py", "tests/pipelines/declarations/test_project.py")
     known = (*KNOWN, *OWNERS, *WORKFLOWS, *declared)
     written = ("Pulumi.qa.yaml", "models/churn/releases/qa.yaml", OWNERS_FILE, RESPOND_FILE)
-    found = select_tests(written, known.__contains__, added_environments=(RESPOND_FILE,))
+    found = select_tests(written, known.__contains__, listed_environments=(RESPOND_FILE,))
     assert not found.types
     assert set(found.paths) >= {*PROVISIONED, *OWNERS, *WORKFLOWS}
     assert not any(path in ("tests/models", "laptop/tests") for path in found.paths)
@@ -81,7 +81,7 @@ def test_every_test_that_reads_the_owners_is_selected_by_their_file() -> None:
 
 def test_another_environment_in_the_workflow_respond_affects_the_tests_of_workflows() -> None:
     known = (*KNOWN, *WORKFLOWS)
-    found = select_tests([RESPOND_FILE], known.__contains__, added_environments=(RESPOND_FILE,))
+    found = select_tests([RESPOND_FILE], known.__contains__, listed_environments=(RESPOND_FILE,))
     assert found == SelectedTests(tuple(sorted(WORKFLOWS)), types=False)
     assert select(RESPOND_FILE, known=known) == ALL
 
