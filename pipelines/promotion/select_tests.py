@@ -21,7 +21,6 @@ OWNERS = ("tests/pipelines/github/test_release_owners.py", "tests/pipelines/gith
 WORKFLOWS = (
     "tests/github/test_workflows.py",
     "tests/infra/policies/test_application.py",
-    "tests/pipelines/cli/test_new.py",
     "tests/pipelines/github/test_alarm_workflow.py",
     *PAGES,
 )
