@@ -154,8 +154,7 @@ def prepare_account(root: Path, home: Path, progress: RunProgress) -> None:
     """
     if os.environ.get("GITHUB_ACTIONS") == "true" or not (root / _BOOTSTRAP).is_dir():
         return
-    running = lifecycle.find(home)
-    declare_clusters(running.home / "aws", running.home / "kubeconfig", declared_clusters(Project(root)))
+    _declare_clusters(root, home)
     known = (stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {})
     if not set(Project(root).environments) <= set(known):
         progress.noticed(f"bootstrapping the account with {_BOOTSTRAP}: see docs/bootstrap.md")
@@ -163,7 +162,7 @@ def prepare_account(root: Path, home: Path, progress: RunProgress) -> None:
 
 
 def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
-    """Apply `infra/bootstrap`, which prepares the account for the workflows of a repository.
+    """Apply `infra/bootstrap`, which prepares the account for the workflows of a repository, and declare its clusters.
 
     Args:
         root: folder with `Pulumi.yaml`.
@@ -178,6 +177,7 @@ def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
     """
     from laptop.github.hosting import Roles
 
+    _declare_clusters(root, home)
     running, folder = lifecycle.find(home), root / _BOOTSTRAP
     deployment = Deployment(
         folder,
@@ -190,6 +190,11 @@ def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
     )
     outputs = deployment.up().outputs
     return Roles(outputs["deploy_roles"], outputs["preview_role"], outputs["images_role"])
+
+
+def _declare_clusters(root: Path, home: Path) -> None:
+    running = lifecycle.find(home)
+    declare_clusters(running.home / "aws", running.home / "kubeconfig", declared_clusters(Project(root)))
 
 
 def _for_repository(folder: Path, repository: str) -> dict[str, str]:

@@ -146,17 +146,24 @@ def env(administrator: bool, inside_vpc: bool, security_groups: tuple[str, ...])
 
 @laptop.command()
 def bootstrap() -> None:
-    """Prepare the account for environments, as `mlops up` does first.
+    """Apply infra/bootstrap, and set up its environments on the laptop's GitHub.
 
-    Applies infra/bootstrap with the laptop's engine, unless it was applied before. To do it with the Pulumi CLI, follow
-    docs/bootstrap.md instead.
+    The first `mlops up` of an environment does the same for the account. Repeat it after you add or remove an
+    environment, or make it disposable. To use the Pulumi CLI, follow docs/bootstrap.md instead.
     """
     from laptop import stack_operations
-    from laptop.engine.display import Display
+    from laptop.cli.github import attach
+    from laptop.github import hosting
+    from laptop.laptop_target import LaptopTarget
 
-    project = Project.find()
-    stack_operations.prepare_account(project.root, home(project), Display())
+    target = LaptopTarget(Project.find())
+    target.connect()
+    hub = attach(target)
+    roles = stack_operations.bootstrap(target.project.root, target.home, hub.server.full_name if hub.exists() else None)
     click.echo("The account is bootstrapped.")
+    if hub.exists():
+        for name in hosting.add_environments(hub, roles):
+            click.echo(f"GitHub: environment {name}, its role, and the key of the app")
 
 
 @laptop.command("export-stack")

@@ -95,9 +95,31 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
     hub.set_variable("AWS_IMAGES_ROLE", roles.images, "images")
     for name in environments:
-        hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
-        # An environment secret: any branch could read one of the repository, and the app may push to main.
-        hub.set_secret("APP_PRIVATE_KEY", app.private_key, name)
+        _set_up_environment(hub, name, roles.deploy[name], app.private_key)
+
+
+def add_environments(hub: Hub, roles: Roles) -> tuple[str, ...]:
+    """Set up the environments that have a deploy role and are not set up on GitHub yet, and return their names.
+
+    It stands in for `mlops github setup` with the outputs of the bootstrap and the key of the app.
+
+    Args:
+        hub: hosts the repository.
+        roles: roles that jobs sign in as.
+    """
+    known = hub.server.settings.environments
+    key = next(found for name in known if (found := hub.secret("APP_PRIVATE_KEY", name)))
+    added = tuple(name for name in roles.deploy if name not in known or not hub.secret("APP_PRIVATE_KEY", name))
+    for name in added:
+        hub.add_environment(name, ("main",))
+        _set_up_environment(hub, name, roles.deploy[name], key)
+    return added
+
+
+def _set_up_environment(hub: Hub, name: str, role: str, key: str) -> None:
+    hub.set_variable("AWS_DEPLOY_ROLE", role, name)
+    # An environment secret: any branch could read one of the repository, and the app may push to main.
+    hub.set_secret("APP_PRIVATE_KEY", key, name)
 
 
 def _owners(source: Path) -> set[str]:

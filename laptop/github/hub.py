@@ -80,6 +80,17 @@ class Hub:
         """Replace the settings."""
         self.server.configure(settings)
 
+    def add_environment(self, name: str, branches: Sequence[str]) -> None:
+        """Create an environment that jobs of some branches may enter, or replace these branches."""
+        with self.server.change() as state:
+            settings = RepositorySettings.from_json(state["settings"])
+            environments = {**settings.environments, name: tuple(branches)}
+            state["settings"] = replace(settings, environments=environments).to_json()
+
+    def secret(self, name: str, environment: str) -> str | None:
+        """Return a secret of an environment; None if it has none of this name."""
+        return self.runner.vault.own("secrets", environment).get(name)
+
     def set_secret(self, name: str, value: str, environment: str = "") -> None:
         """Set a secret of the repository, or of an environment."""
         self.runner.vault.set_secret(name, value, environment)

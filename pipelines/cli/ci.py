@@ -56,7 +56,7 @@ def changes(base: str) -> None:
 
     root = Project.find().root
     changed = select_changes(Git(root), base)
-    tests = select_tests(changed.other, lambda path: (root / path).exists(), added_environments=changed.lists)
+    tests = select_tests(changed.other, lambda path: (root / path).exists(), listed_environments=changed.lists)
     write_output("releases", json.dumps(changed.releases))
     write_output("pins", json.dumps(changed.pins))
     write_output("judged", json.dumps(bool(changed.releases or changed.pins)))

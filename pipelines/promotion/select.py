@@ -11,7 +11,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import Images, StackFile
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.project import Project
-from pipelines.github.alarm_workflow import RESPOND, only_adds_environments
+from pipelines.github.alarm_workflow import RESPOND, only_lists_environments
 from pipelines.github.git import Git
 
 RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml\Z")
@@ -35,7 +35,7 @@ class ChangedFiles:
         releases: release files.
         pins: configurations of environments whose pinned images change.
         other: all other files, and configurations that differ in more than pins: the tests and previews cover them.
-        lists: the other files to whose lists of environments the change only adds names.
+        lists: the other files of which the change edits nothing but the list of environments.
     """
 
     releases: tuple[str, ...]
@@ -61,16 +61,16 @@ def select_changes(git: Git, base: str) -> ChangedFiles:
             pins.append(name)
         if name not in releases and (pin is None or not pin.only):
             other.append(name)
-    lists = tuple(name for name in other if name == str(RESPOND) and _only_adds_environments(git, base, name))
+    lists = tuple(name for name in other if name == str(RESPOND) and _only_lists_environments(git, base, name))
     return ChangedFiles(releases, tuple(pins), tuple(other), lists)
 
 
-def _only_adds_environments(git: Git, base: str, name: str) -> bool:
+def _only_lists_environments(git: Git, base: str, name: str) -> bool:
     commits = git.merge_base(base, "HEAD"), git.head()
     if not all(git.has_file(commit, name) for commit in commits):
         return False
     before, after = (git.read_file(commit, name).decode(errors="replace") for commit in commits)
-    return only_adds_environments(before, after)
+    return only_lists_environments(before, after)
 
 
 @dataclass(frozen=True)

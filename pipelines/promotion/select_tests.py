@@ -21,7 +21,6 @@ OWNERS = ("tests/pipelines/github/test_release_owners.py", "tests/pipelines/gith
 WORKFLOWS = (
     "tests/github/test_workflows.py",
     "tests/infra/policies/test_application.py",
-    "tests/pipelines/cli/test_new.py",
     "tests/pipelines/github/test_alarm_workflow.py",
     *PAGES,
 )
@@ -68,7 +67,7 @@ ALL = SelectedTests((), types=True)
 
 
 def select_tests(
-    files: Iterable[str], exists: Callable[[str], bool], *, added_environments: Collection[str] = ()
+    files: Iterable[str], exists: Callable[[str], bool], *, listed_environments: Collection[str] = ()
 ) -> SelectedTests:
     """Return the tests that a change of these files can affect.
 
@@ -79,12 +78,12 @@ def select_tests(
     Args:
         files: the changed files.
         exists: whether a path exists after the change.
-        added_environments: files to whose lists of environments the change only adds names.
+        listed_environments: files of which the change edits nothing but the list of environments.
     """
     selected: set[str] = set()
     types = False
     for file in files:
-        if file in added_environments:
+        if file in listed_environments:
             selected.update(WORKFLOWS)
             continue
         model = _MODEL.fullmatch(file)

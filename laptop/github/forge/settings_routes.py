@@ -227,6 +227,18 @@ def _put_environment(server: GitHubServer, actor: Actor, match: re.Match[str], f
     return {"name": match["name"]}
 
 
+def _delete_environment(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    _need_administrator(server, actor)
+    name = _environment_of(server, match)
+
+    def change(settings: RepositorySettings, state: State) -> RepositorySettings:
+        state.get("environment details", {}).pop(name, None)
+        return replace(settings, environments={key: v for key, v in settings.environments.items() if key != name})
+
+    _change(server, change)
+    Vault(server.folder).forget(name)
+
+
 _NO_BRANCH = "~"
 """Pattern that no branch has: git does not allow the character in names."""
 
@@ -509,6 +521,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("PUT", r"rulesets/(?P<id>\d+)"): _put_ruleset,
     ("GET", r"environments"): _list_environments,
     ("PUT", r"environments/(?P<name>[^/]+)"): _put_environment,
+    ("DELETE", r"environments/(?P<name>[^/]+)"): _delete_environment,
     ("GET", r"environments/(?P<name>[^/]+)/deployment-branch-policies"): _list_policies,
     ("POST", r"environments/(?P<name>[^/]+)/deployment-branch-policies"): _add_policy,
     ("DELETE", r"environments/(?P<name>[^/]+)/deployment-branch-policies/(?P<id>\d+)"): _delete_policy,

@@ -33,6 +33,14 @@ class Vault:
         """Set a variable (`vars.NAME`) of the repository, or of an environment."""
         self._set("variables", name, value, environment)
 
+    def forget(self, environment: str) -> None:
+        """Delete the secrets and variables of an environment."""
+        with FileLock(self.path.with_suffix(".lock")):
+            content = self._read()
+            for groups in content.values():
+                groups.pop(environment, None)
+            write_atomically(self.path, json.dumps(content))
+
     def secrets(self, environment: str) -> dict[str, str]:
         """Return the secrets of a job: the repository's, overridden by those of its environment ("" for none)."""
         return self._merged("secrets", environment)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from laptop import stack_operations
 from laptop.github.forge.actors import Actor, RequestDeniedError, person
 from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.forge.rest_api import request
 from laptop.github.hosting import Roles, host
 from laptop.github.hub import Hub
+from laptop.laptop_target import LaptopTarget
 from laptop.tests.github.sample_repository import git, push, write
 from pipelines.cli.main import main
 from pipelines.declarations.errors import MlopsError
@@ -182,3 +184,41 @@ def test_a_hosted_repository_has_the_documented_settings(tmp_path: Path, monkeyp
     found = judge_repository(Gh(source, "acme/mlops"), ("dev",))
     left = {setting.name: setting.found for setting in found if not setting.ok}
     assert set(left) == {"Pulumi.yaml: backend", "labels", "OIDC subject"}, left
+
+
+def test_bootstrap_sets_up_an_environment_that_is_added_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub, applied = Hub(tmp_path / "home"), []
+    source = write(tmp_path / "source", {**FILES, "Pulumi.yaml": "name: mlops\nruntime: python\n"})
+    host(hub, source, region="eu-west-1", roles=Roles({"dev": "arn:d"}, "arn:p", "arn:i"))
+    act_as(hub, monkeypatch, "ada")
+
+    def bootstrap(root: Path, home: Path, repository: str | None) -> Roles:
+        applied.append(repository)
+        return Roles({"dev": "arn:d", "qa": "arn:q"}, "arn:p", "arn:i")
+
+    monkeypatch.chdir(source)
+    monkeypatch.setattr(LaptopTarget, "connect", lambda self: None)
+    monkeypatch.setattr("laptop.cli.github.attach", lambda target: hub)
+    monkeypatch.setattr(stack_operations, "bootstrap", bootstrap)
+    assert main(["laptop", "bootstrap"]) in (0, None)
+    assert "GitHub: environment qa, its role, and the key of the app" in capsys.readouterr().out
+    found = judge_repository(Gh(source, "acme/mlops"), ("dev", "qa"))
+    left = {setting.name: setting.found for setting in found if not setting.ok}
+    assert set(left) == {"Pulumi.yaml: backend", "labels", "OIDC subject"}, left
+    assert main(["laptop", "bootstrap"]) in (0, None)
+    assert "environment qa" not in capsys.readouterr().out
+    assert applied == ["acme/mlops", "acme/mlops"], "each time: an environment may have become disposable"
+
+
+def test_a_deleted_environment_loses_its_secrets_and_variables(hub: Hub, tmp_path: Path) -> None:
+    hub.add_environment("qa", ("main",))
+    hub.set_secret("APP_PRIVATE_KEY", KEY, "qa")
+    hub.set_variable("AWS_DEPLOY_ROLE", "arn:q", "qa")
+    with pytest.raises(RequestDeniedError):
+        request(hub.server, person("grace"), "DELETE", "repos/acme/mlops/environments/qa", {})
+    Gh(tmp_path / "source", "acme/mlops").request("DELETE", "repos/acme/mlops/environments/qa")
+    assert "qa" not in hub.server.settings.environments
+    assert hub.secret("APP_PRIVATE_KEY", "qa") is None
+    assert hub.runner.vault.own("variables", "qa") == {}

@@ -21,7 +21,7 @@ from tests.sample_project import ROOT, copy_as_forked
 WORKFLOW = """\
 jobs:
   respond:
-    if: ${{ contains(fromJSON('["dev", "old", "prod"]'), github.event.client_payload.environment) }}
+    if: ${{ contains(fromJSON('["dev", "prod"]'), github.event.client_payload.environment) }}
 """
 
 
@@ -42,13 +42,27 @@ def test_an_environment_that_is_not_listed_is_refused_until_it_is_written(projec
         check_alarm_workflow(project)
     assert str(caught.value) == (
         ".github/workflows/respond.yml:3: expected staging in the list of environments whose alarms are answered, "
-        """found '["dev", "old", "prod"]'\n  fix: write '["dev", "old", "prod", "staging"]'"""
+        """found '["dev", "prod"]'\n  fix: write '["dev", "prod", "staging"]'"""
     )
     assert write_alarm_environments(project)
     written = (project.root / RESPOND).read_text(encoding="utf-8")
     assert written == WORKFLOW.replace('"prod"]', '"prod", "staging"]')
     check_alarm_workflow(project)
     assert not write_alarm_environments(project)
+
+
+def test_a_removed_environment_is_refused_until_it_is_not_listed(project: Project) -> None:
+    """GitHub creates the environment that a job names, without protection rules."""
+    file = project.root / RESPOND
+    file.write_text(WORKFLOW.replace('"dev",', '"dev", "qa", "staging",'), encoding="utf-8")
+    with pytest.raises(MlopsError) as caught:
+        check_alarm_workflow(project)
+    assert str(caught.value) == (
+        ".github/workflows/respond.yml:3: expected no undeclared environment in the list, such as qa: GitHub would "
+        """create it, found '["dev", "qa", "staging", "prod"]'\n  fix: write '["dev", "staging", "prod"]'"""
+    )
+    assert write_alarm_environments(project)
+    check_alarm_workflow(project)
 
 
 def test_a_repository_without_the_workflow_is_not_checked(project: Project) -> None:
