@@ -124,7 +124,7 @@ def test_the_table_in_the_readme_is_well_formed() -> None:
 def test_what_only_a_real_account_can_prove_stands_beside_the_table() -> None:
     after = (ROOT / "README.md").read_text().partition(END)[2]
     beside = after.strip().partition("\n\n")[0]
-    assert "Only a real account can prove" in beside
+    assert "what only a real account can prove" in beside
     assert after.split("\n## ")[1].startswith("What is not proven\n")
 
 
