@@ -114,6 +114,7 @@ def remove_qa(root: Path) -> None:
     (root / "Pulumi.qa.yaml").unlink()
     for release in root.glob("models/*/releases/qa.yaml"):
         release.unlink()
+    write_alarm_environments(Project(root))
 
 
 def merge(story: Story, head: str, act: str) -> None:

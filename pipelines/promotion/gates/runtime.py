@@ -33,7 +33,7 @@ def runtime(facts: Facts) -> Verdict:
         return inconclusive("runtime", threshold, why, "run the gates again", counted(found.requests, "request"))
     figure = f"p99 {found.p99_ms:.2g} ms"
     if found.p99_ms > budget:
-        why = f"the slowest 1% of requests take {found.p99_ms:.3g} ms or more"
-        fix = "make the model smaller, or change the budget in a pull request; if this machine was busy, try again"
+        why = f"the slowest 1% of requests take {found.p99_ms:.3g} ms of CPU time or more"
+        fix = "make the model smaller, or change the budget in a pull request"
         return failed("runtime", figure, threshold, why, fix)
     return passed("runtime", figure, threshold, f"{counted(found.golden_rows, 'golden row')} match in {found.version}")
