@@ -64,7 +64,7 @@ SPARK_RIGHTS = (
     Right("", "services", MANAGE, LOOK, "the Service of the server"),
     Right("", "resourcequotas", MANAGE, LOOK, "what all workers may use together"),
     Right("networking.k8s.io", "networkpolicies", MANAGE, LOOK, "who reaches the server and its workers"),
-    Right("apps", "deployments", MANAGE, LOOK, "the server"),
+    Right("apps", "deployments", ("create", "delete", "get", "patch"), LOOK, "the server, which Pulumi does not await"),
     # `bind`: a preview binds a Role that does not exist yet, and the API server asks for the Role without it.
     Right("rbac.authorization.k8s.io", "roles", (*MANAGE, "bind"), LOOK, "the server's right to start workers"),
     Right("rbac.authorization.k8s.io", "rolebindings", MANAGE, LOOK, "the server's right to start workers"),
