@@ -219,7 +219,7 @@ def table(record: dict[str, Any]) -> str:
     lines += ["", f"{passed} of {len(tests)} tests passed, in {minutes}."]
     if repeated := record.get("repeated"):
         names = ", ".join(f"`{test.rpartition('::')[2]}`" for test in repeated)
-        lines.append(f"These failed once and passed when they were run again: {names}.")
+        lines.append(f"These failed in the first run and passed in the second, some after a correction: {names}.")
     return "\n".join(lines)
 
 
