@@ -49,5 +49,5 @@ def test_drift_of_a_delivery_is_an_alarm_with_a_drawn_report(shown: str, project
 
 
 def test_a_prediction_is_traced_back_to_its_landing_file(shown: str, project: Path) -> None:
-    assert "dev/diabetes-patients/first.csv" in part(shown, "From a prediction back to the landing files")
+    assert "dev/diabetes-patients/first.csv" in part(shown, "Trace a prediction back to the landing files")
     assert "first.csv" in (project / ".mlops" / "demo" / "lineage.svg").read_text(encoding="utf-8")
