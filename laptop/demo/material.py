@@ -177,6 +177,7 @@ def keep_first_environment(project: Project) -> Project:
     Raises:
         MlopsError: a file cannot be changed.
     """
+    from pipelines.github.alarm_workflow import write_alarm_environments
     from pipelines.github.release_owners import with_release_owners
 
     first, *others = project.environments
@@ -187,7 +188,9 @@ def keep_first_environment(project: Project) -> Project:
     owners = project.root / ".github" / "CODEOWNERS"
     if owners.is_file():
         owners.write_text(with_release_owners(owners.read_text(encoding="utf-8"), [first]), encoding="utf-8")
-    return Project(project.root)
+    kept = Project(project.root)
+    write_alarm_environments(kept)
+    return kept
 
 
 def take_releases_back(project: Project) -> None:

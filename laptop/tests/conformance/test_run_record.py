@@ -74,7 +74,9 @@ def test_a_failed_test_that_passes_when_it_is_run_again_is_named_below_the_table
     again = add_repeated(first, [dataclasses.replace(failing, ending="passed", reason="")])
     assert failed_tests(again) == []
     assert (again["seconds"], again["engines"]["etcd"]["passed"], again["repeated"]) == (61, 3, ["b.py::four"])
-    assert table(again).endswith("\nThese failed in the first run and passed in the second, some after a correction: `four`.")
+    assert table(again).endswith(
+        "\nThese failed in the first run and passed in the second, some after a correction: `four`."
+    )
     assert failed_tests(add_repeated(first, [failing])) == ["b.py::four"]
 
 

@@ -27,6 +27,7 @@ from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
 from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
 from pipelines.declarations.project import Project
+from pipelines.github.alarm_workflow import write_alarm_environments
 from pipelines.github.release_owners import with_release_owners
 from tests.sample_project import ROOT, declare_as_forked
 
@@ -134,6 +135,7 @@ def one_environment(folder: Path) -> Project:
     # Every fork changes these.
     owners = with_release_owners("* @initech/platform @milton\n", ["dev"])
     (folder / ".github" / "CODEOWNERS").write_text(owners)
+    write_alarm_environments(project)
     for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
         (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
     # These tests are running already; it is enough that the workflow calls make.
