@@ -27,6 +27,8 @@ def _of(value: int | str, replicas: int, *, up: bool) -> int:
 def proportional_sizes(sizes: Sequence[int], bases: Sequence[int], total: int) -> list[int]:
     """Return new sizes of groups of pods, in proportion to their sizes. The first group gets what rounding leaves.
 
+    If that is less than no pods, the first group gets none, and the sizes add up to more than the total.
+
     Args:
         sizes: numbers of pods, none of them 0.
         bases: total of which each size was a share.

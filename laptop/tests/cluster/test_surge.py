@@ -30,8 +30,13 @@ def test_a_surge_is_rounded_up_and_missing_pods_down(
 def test_proportional_sizes_add_up_to_the_total(sizes: list[int], total: int) -> None:
     ordered = sorted(sizes, reverse=True)
     scaled = proportional_sizes(ordered, [sum(ordered)] * len(ordered), total)
-    assert sum(scaled) == total
+    assert sum(scaled) == total or (sum(scaled) > total and scaled[0] == 0)
     assert min(scaled) >= 0
+
+
+def test_pods_that_the_first_group_does_not_have_stay_in_the_others() -> None:
+    """As in `scale` of Kubernetes 1.34 (pkg/controller/deployment/sync.go): the next round removes them."""
+    assert proportional_sizes([2, 2, 2, 2], [8, 8, 8, 8], 2) == [0, 1, 1, 1]
 
 
 def test_indexes_are_written_as_ranges_and_read_again() -> None:
