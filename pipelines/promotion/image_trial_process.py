@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.process_limits import limit_memory
-from pipelines.promotion.trial_process import PROCESS_MEMORY
-from pipelines.training.isolation import code_folders, confine, is_enforceable
+from pipelines.promotion.trial_process import restrict
+from pipelines.training.isolation import code_folders
 
 CHECK = "pipelines.serving.golden_check"
 """Module of the image that checks bundles."""
@@ -29,11 +26,8 @@ def main(arguments: list[str]) -> None:
             and further folders that hold packages.
     """
     python, source, bundles, *readable = arguments
-    limit_memory(PROCESS_MEMORY)
     os.chdir(source)
-    if is_enforceable():
-        with suppress(MlopsError):  # the kernel cannot; the limits hold
-            confine([Path(source), Path(bundles), *map(Path, readable), *code_folders([])], [])
+    restrict([*map(Path, (source, bundles, *readable)), *code_folders([])])
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     os.execve(python, [python, "-m", CHECK, bundles], kept)  # noqa: S606  no shell is wanted
 

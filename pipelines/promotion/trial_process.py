@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,8 +44,8 @@ class TrialAnswer(BaseModel):
     Attributes:
         problem: why the bundle does not work; "" if it does.
         golden_rows: number of golden rows.
-        p99_ms: 99th percentile of the CPU time of one-row requests, in milliseconds. An answer waits for nothing, so
-            this is its latency on a core of its own. Other work on the machine of the gates does not count.
+        p99_ms: 99th percentile of the CPU time of one-row requests, in milliseconds. The model never waits, so this is
+            its latency on an idle core, however busy the machine is that runs the gates.
         requests: number of requests that were timed.
     """
 
@@ -103,20 +103,22 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 
-def _restrict(folder: Path) -> None:
-    """Limit the memory of this process and, where the system can, confine it to its code and the bundle."""
-    from pipelines.training.isolation import code_folders, confine, is_enforceable
+def restrict(readable: Iterable[Path]) -> None:
+    """Limit the memory of this process and, where the system can, confine it to some files and folders."""
+    from pipelines.training.isolation import confine, is_enforceable
 
     limit_memory(PROCESS_MEMORY)
     if is_enforceable():
         with suppress(MlopsError):  # the kernel cannot; the limits hold
-            confine([folder, *code_folders(sys.path)], [])
+            confine(readable, [])
 
 
 def main(arguments: list[str]) -> int:
     """Try the bundle of a folder, and print the answer."""
+    from pipelines.training.isolation import code_folders
+
     folder, rounds = Path(arguments[0]), int(arguments[1])
-    _restrict(folder)
+    restrict([folder, *code_folders(sys.path)])
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     manifest = parse(files.pop(MANIFEST), Bundle, Path(MANIFEST))
     print(run_trial(manifest, files, rounds).model_dump_json())

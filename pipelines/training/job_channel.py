@@ -1,11 +1,27 @@
-"""What a confined process and the job that started it say to each other."""
+"""Channel between a confined process and the job that started it, on the side of the process."""
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
+
+
+@contextmanager
+def open_channel(channel: int) -> Iterator[tuple[Any, BinaryIO, BinaryIO]]:
+    """Yield the task of this process, the stream of what the job sends next, and the stream for answers.
+
+    Args:
+        channel: file descriptor for the answers. Processes that this one starts do not get it.
+    """
+    os.set_inheritable(channel, False)
+    given = sys.stdin.buffer
+    with os.fdopen(channel, "wb") as answers:
+        yield json.loads(given.readline()), given, answers
 
 
 def next_object(given: BinaryIO) -> Any:

@@ -9,7 +9,6 @@ but the rows that it predicts: never their labels.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.process_limits import limit_memory
 from pipelines.training.isolation import confine, is_enforceable
-from pipelines.training.job_channel import answer_job, next_object
+from pipelines.training.job_channel import answer_job, next_object, open_channel
 from pipelines.training.onnx_graph import check_graph, first_line
 
 if TYPE_CHECKING:
@@ -52,10 +51,8 @@ def main(channel: int) -> None:
     Args:
         channel: file descriptor for the answers.
     """
-    os.set_inheritable(channel, False)
-    given = sys.stdin.buffer
-    with os.fdopen(channel, "wb") as answers:
-        task: ModelTask = json.loads(given.readline())
+    task: ModelTask
+    with open_channel(channel) as (task, given, answers):
         limit_memory(MODEL_MEMORY)
         try:
             if is_enforceable():

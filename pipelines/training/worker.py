@@ -7,8 +7,6 @@ the ONNX model, then the predictions for the features that the job sends once it
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import sys
 import traceback
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.isolation import confine, is_enforceable
-from pipelines.training.job_channel import answer_job, next_object
+from pipelines.training.job_channel import answer_job, next_object, open_channel
 from pipelines.training.sent_rows import receive_rows
 
 if TYPE_CHECKING:
@@ -54,11 +52,9 @@ def main(channel: int) -> None:
     Args:
         channel: file descriptor for the answers.
     """
-    os.set_inheritable(channel, False)
-    given = sys.stdin.buffer
-    with os.fdopen(channel, "wb") as answers:
+    task: Task
+    with open_channel(channel) as (task, given, answers):
         try:
-            task: Task = json.loads(given.readline())
             if is_enforceable():
                 # Before numpy is imported: it starts threads, and only the calling thread is confined.
                 readable = [Path(task["folder"]), *map(Path, task["readable"])]

@@ -77,10 +77,11 @@ def test_the_process_reads_nothing_but_its_code_and_the_bundle_and_opens_no_sock
     secret.write_text("secret")
     own.mkdir()
     code = f"""
-import socket, resource
+import socket, sys, resource
 from pathlib import Path
-from pipelines.promotion.trial_process import PROCESS_MEMORY, _restrict
-_restrict(Path({str(own)!r}))
+from pipelines.promotion.trial_process import PROCESS_MEMORY, restrict
+from pipelines.training.isolation import code_folders
+restrict([Path({str(own)!r}), *code_folders(sys.path)])
 (thread,) = Path("/proc/self/task").iterdir()
 assert resource.getrlimit(resource.RLIMIT_DATA)[1] == PROCESS_MEMORY
 for forbidden in (Path({str(secret)!r}).read_text, Path({str(ROOT / "README.md")!r}).read_text, socket.socket):
