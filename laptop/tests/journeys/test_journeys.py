@@ -17,7 +17,7 @@ import pytest
 
 from laptop import stack_operations
 from laptop.cli.github import attach
-from laptop.demo.material import DATASET, MODEL, own_clone
+from laptop.demo.material import DATASET, MODEL, keep_first_environment, own_clone
 from laptop.github.forge.actors import person
 from laptop.github.forge.merge_rules import PullRequestRecord
 from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY, host
@@ -27,7 +27,6 @@ from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
 from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
 from pipelines.declarations.project import Project
-from pipelines.github.alarm_workflow import write_alarm_environments
 from pipelines.github.release_owners import with_release_owners
 from tests.sample_project import ROOT, declare_as_forked
 
@@ -128,14 +127,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 def one_environment(folder: Path) -> Project:
     """Copy this repository's code with the sample declarations of `dev` only; other environments would add nothing."""
-    project = Project(declare_as_forked(own_clone(Project(ROOT), folder).root))
-    for name in ("staging", "prod"):
-        project.stack_file(name).unlink()
-        (folder / RELEASE.replace("dev", name)).unlink()
+    project = keep_first_environment(Project(declare_as_forked(own_clone(Project(ROOT), folder).root)))
     # Every fork changes these.
     owners = with_release_owners("* @initech/platform @milton\n", ["dev"])
     (folder / ".github" / "CODEOWNERS").write_text(owners)
-    write_alarm_environments(project)
     for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
         (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
     # These tests are running already; it is enough that the workflow calls make.
