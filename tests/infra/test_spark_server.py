@@ -175,6 +175,15 @@ def test_the_deploy_role_may_make_each_kind_of_object(with_workers: Recording) -
     assert made - asked == {("", "pods")}, "which it gives to the server"
 
 
+def test_the_deploy_role_may_bind_the_role_before_it_exists(with_workers: Recording) -> None:
+    """A preview creates no Role, and the API server reads the Role of a RoleBinding unless its caller may bind it."""
+    (binding,) = with_workers.of_type(f"{RBAC}RoleBinding").values()
+    assert binding.at("roleRef", "kind") == "Role"
+    (roles,) = (right for right in SPARK_RIGHTS if right.resource == "roles")
+    assert "bind" in roles.deploy
+    assert "bind" not in roles.preview
+
+
 def test_workers_read_what_the_server_reads(with_workers: Recording) -> None:
     assert with_workers.policy("spark-worker") == with_workers.policy("spark")
 
