@@ -230,7 +230,7 @@ class Overview(Display):
 
 
 def _is_of_cloud(step: ResourceStep) -> bool:
-    """Whether a step is about a resource of AWS or Kubernetes, not about a component, a provider or the stack."""
+    """Return True for a step of an AWS or Kubernetes resource, and False for a component, a provider or the stack."""
     return step.type.startswith(("aws:", "kubernetes:"))
 
 

@@ -13,7 +13,7 @@ from pipelines.declarations.plurals import counted
 
 @dataclass(frozen=True)
 class RowBalance:
-    """Where the rows of all checked landing files are.
+    """Number of rows of all checked landing files, by where they are now.
 
     Attributes:
         landed: rows in the files.

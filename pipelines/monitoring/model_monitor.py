@@ -348,7 +348,7 @@ def _judge_labelled(
 
 @dataclass(frozen=True)
 class _TrialFindings:
-    """What is known about a release on trial; nothing if there is none, or the model has no labels."""
+    """Findings about a release on trial; empty if there is no trial or the model has no labels."""
 
     bundle: str | None = None
     findings: tuple[MonitorFinding, ...] = ()

@@ -22,7 +22,7 @@ from pipelines.declarations.errors import MlopsError
 
 
 class LoadedModel(Protocol):
-    """What predicts rows: an `OnnxModel`, or one that another process has loaded."""
+    """Interface of a loaded model: an `OnnxModel`, or a model in another process."""
 
     row: dict[str, Any]
 

@@ -1,8 +1,8 @@
 """Use an ONNX model whose bytes training code chose, without loading it in this process.
 
-Another process loads it; see `pipelines.training.model_worker`. It gets rows and returns arrays. Their number, shape,
-type and size are those that this process expects, or it is an error. The values are the model's: whoever uses them
-decides whether they may be infinite.
+Another process loads it; see `pipelines.training.model_worker`. It gets rows and returns arrays. Arrays of another
+number, shape, type or size than expected are an error. Their values are not checked: callers must reject infinite
+values themselves.
 """
 
 from __future__ import annotations

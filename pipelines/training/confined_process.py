@@ -49,7 +49,7 @@ Header = TypeVar("Header", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a process is for, in messages.
+    """Words about a process for its error messages.
 
     Attributes:
         subject: whose failure it is, such as `train:train of loan-default`.

@@ -90,7 +90,7 @@ class Disturbed(Sent):
 
 @dataclass(frozen=True)
 class Story:
-    """What happened to one endpoint, in this order."""
+    """Results for one endpoint: its pods are replaced, then its requests are disturbed."""
 
     replaced: Replaced
     disturbed: Disturbed
@@ -111,7 +111,7 @@ def ready_pods(dev: EnvironmentDescriptor) -> set[str]:
 
 @contextmanager
 def callers(dev: EnvironmentDescriptor, prefix: str, made: Sent) -> Iterator[None]:
-    """Send requests meanwhile."""
+    """Send requests until the block ends."""
     ended = threading.Event()
     threads = [threading.Thread(target=call, args=(dev, f"{prefix}{at}", made, ended)) for at in range(CALLERS)]
     for thread in threads:
