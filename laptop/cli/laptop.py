@@ -146,7 +146,7 @@ def env(administrator: bool, inside_vpc: bool, security_groups: tuple[str, ...])
 
 @laptop.command()
 def bootstrap() -> None:
-    """Apply infra/bootstrap, and set up its environments on the laptop's GitHub.
+    """Apply infra/bootstrap, and set up environments on the laptop's GitHub.
 
     The first `mlops up` of an environment does the same for the account. Repeat it after you add or remove an
     environment, or make it disposable. To use the Pulumi CLI, follow docs/bootstrap.md instead.

@@ -72,7 +72,7 @@ def list_files(dataset: str, only_problems: bool, environment: str, target: str)
 @environment_option
 @target_option
 def show(dataset: str, name: str, rows: int, as_json: bool, output: Path | None, environment: str, target: str) -> None:
-    """Show a version of a dataset, or why rows of a landing file are in quarantine.
+    """Show a version of a dataset, or why rows of a file are in quarantine.
 
     NAME is a snapshot, a tag, or `latest`: prints the columns of the version and some of its rows. Or it is a landing
     file: prints its outcome and the first quarantined rows with their reasons. A file with too many bad rows keeps only
