@@ -48,9 +48,7 @@ def test_the_listed_summary_is_the_first_line_of_the_commands_help(name: str, ve
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_every_command_explains_itself_in_one_short_sentence(path: tuple[str, ...], command: click.Command) -> None:
-    assert 0 < len(first_line(command)) <= 70
-    assert first_line(command).endswith(".")
+def test_every_command_prints_its_help(path: tuple[str, ...], command: click.Command) -> None:
     done = CliRunner().invoke(mlops, [*path, "--help"])
     assert done.exit_code == 0, done.output
     assert f"Usage: mlops {' '.join(path)} " in done.output

@@ -1,4 +1,4 @@
-"""Every command of `mlops`, for tests."""
+"""Every command of `mlops` and what `--help` lacks about it, for tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from pipelines.cli.commands import Verb
+from pipelines.cli.commands import Verb, first_line
+
+SUMMARY_LENGTH = 70
+"""Longest summary, in characters: a line of `--help` holds it beside the name of its command."""
 
 
 def command_tree(verbs: Mapping[str, Verb]) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -19,3 +22,19 @@ def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
             yield from _walk(child, (*path, name))
+
+
+def unexplained(tree: list[tuple[tuple[str, ...], click.Command]]) -> list[str]:
+    """Return what `--help` could not show well: summaries that do not fit in a line, and options without help."""
+    found: list[str] = []
+    for path, command in tree:
+        name, summary = f"mlops {' '.join(path)}", first_line(command)
+        if not summary:
+            found.append(f"{name}: it has no summary")
+        elif len(summary) > SUMMARY_LENGTH:
+            found.append(f"{name}: its summary has {len(summary)} characters, at most {SUMMARY_LENGTH} fit")
+        elif not summary.endswith("."):
+            found.append(f"{name}: its summary does not end with a full stop")
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        found += [f"{name} {option.opts[0]} has no help" for option in options if not option.help]
+    return found

@@ -80,14 +80,10 @@ def test_a_listed_summary_is_the_first_line_of_the_commands_help(name: str, verb
 
 
 @each_command
-def test_every_command_has_a_one_line_summary(path: tuple[str, ...], command: click.Command) -> None:
-    assert 0 < len(first_line(command)) <= 70
-    assert first_line(command).endswith(".")
+def test_every_command_prints_its_help(path: tuple[str, ...], command: click.Command) -> None:
     done = CliRunner().invoke(mlops, [*path, "--help"])
     assert done.exit_code == 0, done.output
     assert f"Usage: mlops {' '.join(path)} " in done.output
-    for option in command.params:
-        assert not isinstance(option, click.Option) or option.help, option.name
 
 
 @pytest.mark.parametrize(
