@@ -75,7 +75,7 @@ def details_lines(details: VersionDetails, contract: Contract) -> list[str]:
     """Return the lines that show details to people."""
     lines = version_lines([details.version])
     if details.version.parent is not None:
-        lines.append(f"after {details.version.parent}")
+        lines.append(f"version before: {details.version.parent}")
     lines.append("columns:")
     for name, kind in details.columns.items():
         column = contract.columns.get(name)
