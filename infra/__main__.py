@@ -22,7 +22,7 @@ from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
 from infra.components.spark_server import SparkServer, SparkServerArgs
 from infra.components.storage import Storage, StorageArgs
-from infra.components.table_care_job import TableCare, TableCareArgs
+from infra.components.table_maintenance_job import TableMaintenance, TableMaintenanceArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
 from infra.descriptor import describe, exported, pod_descriptor
@@ -31,7 +31,7 @@ from infra.scopes import load_environment
 from pipelines.declarations.inference_logging import log_policy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.names import (
-    care_name,
+    maintenance_name,
     compaction_name,
     model_monitor_name,
     monitor_name,
@@ -69,7 +69,7 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion and care of tables, where models are trained, and of labels elsewhere; monitors of datasets; training
+    # Ingestion and maintenance of tables, where models are trained, and of labels elsewhere; monitors of datasets; training
     context = JobContext(
         environment=environment,
         namespace=namespace.name,
@@ -79,14 +79,14 @@ def provision() -> None:
     jobs: list[str] = []
     for name in project.ingested(environment.name):
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
-        cared = TableCareArgs(
+        maintained = TableMaintenanceArgs(
             context=context,
             storage=storage,
             registry=registry,
             predicting=project.predicting(name),
         )
-        TableCare(name, cared, on_cluster)
-        jobs += [f"ingest-{name}", care_name(name)]
+        TableMaintenance(name, maintained, on_cluster)
+        jobs += [f"ingest-{name}", maintenance_name(name)]
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if environment.config.monitors(each)]
         on_spark = spark_jobs(environment.config, contracts, models)
@@ -120,15 +120,15 @@ def provision() -> None:
             TrainingJob(name, training, on_cluster)
             jobs.append(training_name(name))
 
-    # Prediction by batch with the care of its table, and a monitor, for each model with a release in this environment
+    # Prediction by batch with the maintenance of its table, and a monitor, for each model with a release in this environment
     for name in (name for name, bundle in releases.items() if bundle is not None):
         predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
         BatchPredictionJob(name, predicting, on_cluster)
         predicted = predictions_name(name)
-        TableCare(
-            predicted, TableCareArgs(context=context, storage=storage, registry=registry, predicting=()), on_cluster
+        TableMaintenance(
+            predicted, TableMaintenanceArgs(context=context, storage=storage, registry=registry, predicting=()), on_cluster
         )
-        jobs += [prediction_job_name(name), care_name(predicted)]
+        jobs += [prediction_job_name(name), maintenance_name(predicted)]
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
     observed = observed if environment.config.monitoring.models else []
     for name in observed:

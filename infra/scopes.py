@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentConfig, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
-from pipelines.declarations.names import ImageName, bucket_name, database_name, repository_name
+from pipelines.declarations.names import ImageName, bucket_name, database_name, fitting, repository_name
 from pipelines.declarations.project import Project
 
 PLATFORM = "platform"
@@ -101,17 +100,11 @@ class Scope:
 
     def role_name(self, workload: str) -> str:
         """Return the name of an IAM role. A name that is too long is cut and ends in a digest of itself."""
-        return self._fitting(workload, _LONGEST_ROLE_NAME)
+        return fitting(f"{self.prefix}-{workload}", _LONGEST_ROLE_NAME)
 
     def event_rule_name(self, purpose: str) -> str:
         """Return the name of an EventBridge rule, cut like that of a role."""
-        return self._fitting(purpose, _LONGEST_RULE_NAME)
-
-    def _fitting(self, rest: str, longest: int) -> str:
-        name = f"{self.prefix}-{rest}"
-        if len(name) <= longest:
-            return name
-        return f"{name[: longest - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return fitting(f"{self.prefix}-{purpose}", _LONGEST_RULE_NAME)
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource in this account and region."""

@@ -45,7 +45,7 @@ DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
 SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
 SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
-CARE, TEND = f"care-{DATASET}", f"tend-{MODEL}"
+MAINTENANCE, PREDICTIONS_MAINTENANCE = f"maintain-{DATASET}", f"maintain-{MODEL}-predictions"
 MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
 COMPACT = f"compact-{MODEL}"
 PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predictions"
@@ -77,17 +77,17 @@ PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predi
         (INGEST, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
         (INGEST, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (INGEST, "glue:UpdateTable", glue("catalog")),
-        (CARE, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
-        (CARE, "s3:DeleteObject", s3("lake", f"{TABLE}/metadata/1.json")),
-        (CARE, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
-        (CARE, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/expired/1.jsonl")),
-        (CARE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
-        (CARE, "glue:UpdateTable", glue(f"table/{TABLE}")),
-        (CARE, "s3:GetObject", s3("lake", f"{PREDICTIONS}/metadata/1.json")),
-        (CARE, "glue:GetTable", glue(f"table/{PREDICTIONS}")),
-        (TEND, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
-        (TEND, "s3:PutObject", s3("lake", f"quarantine/{MODEL}-predictions/expired/1.jsonl")),
-        (TEND, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
+        (MAINTENANCE, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (MAINTENANCE, "s3:DeleteObject", s3("lake", f"{TABLE}/metadata/1.json")),
+        (MAINTENANCE, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (MAINTENANCE, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/expired/1.jsonl")),
+        (MAINTENANCE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (MAINTENANCE, "glue:UpdateTable", glue(f"table/{TABLE}")),
+        (MAINTENANCE, "s3:GetObject", s3("lake", f"{PREDICTIONS}/metadata/1.json")),
+        (MAINTENANCE, "glue:GetTable", glue(f"table/{PREDICTIONS}")),
+        (PREDICTIONS_MAINTENANCE, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (PREDICTIONS_MAINTENANCE, "s3:PutObject", s3("lake", f"quarantine/{MODEL}-predictions/expired/1.jsonl")),
+        (PREDICTIONS_MAINTENANCE, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
         (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
         (PREDICT, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
         (PREDICT, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
@@ -158,26 +158,26 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (TRAIN, "s3:PutObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
         (TRAIN, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (TRAIN, "glue:GetTable", glue("table/mlops_dev/another_table")),
-        (CARE, "s3:DeleteObject", s3("lake", "mlops_dev/diabetes_patients_2/data/a.parquet")),
-        (CARE, "s3:DeleteObject", s3("lake", "mlops_dev/another_table/data/a.parquet")),
-        (CARE, "s3:DeleteObject", s3("lake", f"quarantine/{DATASET}/ab.json")),
-        (CARE, "s3:DeleteObject", s3("landing", f"{DATASET}/batch.csv")),
-        (CARE, "s3:DeleteObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
-        (CARE, "s3:DeleteObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
-        (CARE, "s3:DeleteObjectVersion", s3("lake", f"{TABLE}/data/a.parquet")),
-        (CARE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
-        (CARE, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
-        (CARE, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
-        (CARE, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
-        (CARE, "glue:UpdateTable", glue("table/mlops_dev/another_table")),
-        (CARE, "glue:DeleteTable", glue(f"table/{TABLE}")),
-        (CARE, "s3:GetObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
-        (CARE, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/metadata/1.json")),
-        (CARE, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
-        (TEND, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
-        (TEND, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
-        (TEND, "glue:CreateTable", glue(f"table/{PREDICTIONS}")),
-        (CARE, "cloudwatch:PutMetricData", "*"),
+        (MAINTENANCE, "s3:DeleteObject", s3("lake", "mlops_dev/diabetes_patients_2/data/a.parquet")),
+        (MAINTENANCE, "s3:DeleteObject", s3("lake", "mlops_dev/another_table/data/a.parquet")),
+        (MAINTENANCE, "s3:DeleteObject", s3("lake", f"quarantine/{DATASET}/ab.json")),
+        (MAINTENANCE, "s3:DeleteObject", s3("landing", f"{DATASET}/batch.csv")),
+        (MAINTENANCE, "s3:DeleteObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (MAINTENANCE, "s3:DeleteObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
+        (MAINTENANCE, "s3:DeleteObjectVersion", s3("lake", f"{TABLE}/data/a.parquet")),
+        (MAINTENANCE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (MAINTENANCE, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (MAINTENANCE, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
+        (MAINTENANCE, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (MAINTENANCE, "glue:UpdateTable", glue("table/mlops_dev/another_table")),
+        (MAINTENANCE, "glue:DeleteTable", glue(f"table/{TABLE}")),
+        (MAINTENANCE, "s3:GetObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (MAINTENANCE, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/metadata/1.json")),
+        (MAINTENANCE, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
+        (PREDICTIONS_MAINTENANCE, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (PREDICTIONS_MAINTENANCE, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (PREDICTIONS_MAINTENANCE, "glue:CreateTable", glue(f"table/{PREDICTIONS}")),
+        (MAINTENANCE, "cloudwatch:PutMetricData", "*"),
         (INGEST, "s3:PutObject", s3("landing", f"{DATASET}/batch.csv")),
         (INGEST, "s3:GetObject", s3("landing", "another-dataset/batch.csv")),
         (INGEST, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
@@ -245,12 +245,12 @@ def test_a_role_can_list_only_its_prefixes(allowed: Allowed) -> None:
     assert not allowed(SERVE, "s3:ListBucket", s3("registry"))
 
 
-def test_no_role_can_change_policies_and_only_care_and_compaction_delete(graph: Recording) -> None:
+def test_no_role_can_change_policies_and_only_maintenance_and_compaction_delete(graph: Recording) -> None:
     for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
         assert not [action for action in actions if "*" in action or "Policy" in action]
         deleting = [action for action in actions if "Delete" in action]
-        assert deleting == (["s3:DeleteObject"] if role.startswith(("care-", "compact-", "tend-")) else [])
+        assert deleting == (["s3:DeleteObject"] if role.startswith(("compact-", "maintain-")) else [])
         others = {action for action in actions if action.split(":")[0] not in ("s3", "kms", "glue")}
         assert others <= {"cloudwatch:PutMetricData"}
 

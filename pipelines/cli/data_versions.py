@@ -1,4 +1,4 @@
-"""Commands for versions of datasets: `mlops data log|diff|tag|checkout|rollback|expire|care`."""
+"""Commands for versions of datasets: `mlops data log|diff|tag|checkout|rollback|expire|maintain`."""
 
 from __future__ import annotations
 
@@ -222,26 +222,26 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
 @click.option("--apply", "applying", is_flag=True, help="Run the job; without it, only list what it would do.")
 @environment_option
 @target_option
-def care(dataset: str, applying: bool, environment: str, target: str) -> None:
+def maintain(dataset: str, applying: bool, environment: str, target: str) -> None:
     """List or run the maintenance of a table: expire, join, remove.
 
-    The job `care-DATASET` runs every night, and `tend-MODEL` for MODEL-predictions. It removes unused files and rows
-    past the contract's retention, joins small files, and expires versions that are older than 90 days. A version stays
-    if a tag, a bundle in this environment's registry or a batch prediction of the last 90 days names it. Versions of
-    predictions stay for 400 days. To remove versions of bundles past their audit period, use `mlops data expire`.
+    The job `maintain-DATASET` runs every night. It removes unused files and rows past the contract's retention, joins
+    small files, and expires versions that are older than 90 days. A version stays if a tag, a bundle in this
+    environment's registry or a batch prediction of the last 90 days names it. Versions of predictions stay for 400
+    days. To remove versions of bundles past their audit period, use `mlops data expire`.
     """
-    from pipelines.data.table_care import plan_care, plan_lines
-    from pipelines.targets.workloads import run_care
+    from pipelines.data.table_maintenance import plan_maintenance, plan_lines
+    from pipelines.targets.workloads import run_maintenance
 
     opened = open_target(target)
-    contract = opened.project.check_cares(environment, dataset)
+    contract = opened.project.check_maintains(environment, dataset)
     if applying:
-        run_care(opened, environment, dataset, log)
+        run_maintenance(opened, environment, dataset, log)
         return
-    plan = plan_care(opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC))
+    plan = plan_maintenance(opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC))
     for line in plan_lines(plan):
         click.echo(line)
     click.echo("nothing to do" if plan.is_empty else "to do this now, add --apply")
 
 
-COMMANDS = (log_versions, diff, tag, checkout, rollback, expire, care)
+COMMANDS = (log_versions, diff, tag, checkout, rollback, expire, maintain)

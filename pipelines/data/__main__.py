@@ -1,7 +1,6 @@
 """Jobs of a dataset, which CronJobs run.
 
-`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `care <dataset>` in `care-<dataset>`, or in
-`tend-<model>` for `<model>-predictions`.
+`python -m pipelines.data ingest <dataset>` in `ingest-<dataset>`, and `maintain <dataset>` in `maintain-<dataset>`.
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a job.
 
     Returns:
-        0 if every new file was ingested, with or without quarantined rows, or the table was cared for; 3 if a file was
+        0 if every new file was ingested, with or without quarantined rows, or the table was maintained; 3 if a file was
         rejected; 1 if the job failed and another attempt may succeed.
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     ingesting = commands.add_parser("ingest", help="ingest the landing files of a dataset")
-    caring = commands.add_parser("care", help="care for the table of a dataset")
+    maintaining = commands.add_parser("maintain", help="maintain the table of a dataset")
     ingesting.add_argument("dataset", help="name of a contract in data-contracts/")
-    caring.add_argument("dataset", help="name of a contract in data-contracts/, or MODEL-predictions")
-    caring.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
-    caring.add_argument(
+    maintaining.add_argument("dataset", help="name of a contract in data-contracts/, or MODEL-predictions")
+    maintaining.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
+    maintaining.add_argument(
         "--predicting", action="append", default=[], help="model whose batch predictions read the table"
     )
     ingesting.set_defaults(namespace=None)
     given = parser.parse_args(arguments)
-    # Ingestion may not delete the files of a lost commit. The care of the table does; do not warn about them.
+    # Ingestion may not delete the files of a lost commit. Table maintenance does; do not warn about them.
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     try:
         project = Project.find()
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             contract = project.contract(given.dataset)
             return _ingest(EnvironmentDescriptor.from_environ(), contract)
         contract = project.dataset_contract(given.dataset)
-        return _care(EnvironmentDescriptor.from_environ(), contract, given.predicting, given.namespace)
+        return _maintain(EnvironmentDescriptor.from_environ(), contract, given.predicting, given.namespace)
     except Exception as error:
         outside = explain(error)
         if outside is None:
@@ -100,20 +99,20 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
     return 0
 
 
-def _care(descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], namespace: str) -> int:
+def _maintain(descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], namespace: str) -> int:
     from datetime import UTC, datetime
 
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from pipelines.data.table_care import publish_figures, take_care
+    from pipelines.data.table_maintenance import publish_figures, maintain_table
 
     now = datetime.now(UTC)
     try:
-        figures = take_care(descriptor, contract, predicting, now, lambda line: print(line, flush=True))
+        figures = maintain_table(descriptor, contract, predicting, now, lambda line: print(line, flush=True))
     except (BotoCoreError, ClientError, OSError) as error:
         reason = explain(error) or MlopsError(str(error))
         raise MlopsError(
-            f"the care of {contract.name} in {descriptor.name} stopped: {reason.what}",
+            f"the maintenance of {contract.name} in {descriptor.name} stopped: {reason.what}",
             fix=f"{reason.fix or 'check the permissions of the role'}; then run the job again",
         ) from error
     if not any(figures[name] for name in ("RemovedFiles", "RemovedRows", "JoinedFiles", "ExpiredVersions")):

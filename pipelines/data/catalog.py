@@ -505,7 +505,7 @@ def append(
     if expected is not None and written != expected:
         raise MlopsError(
             f"nothing was appended to {'.'.join(table.name())}: expected {expected} rows, found {written}",
-            fix="report this as a bug with the file; the care of the table removes what was written",
+            fix="report this as a bug with the file; table maintenance removes what was written",
         )
     return add_data_files(table, paths, batch, properties, tag, described)
 

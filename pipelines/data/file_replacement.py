@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.table import FileScanTask, Table
 
-CARE = "mlops.care"
-"""Snapshot property: why the care of the table made the snapshot: `compaction` or `retention`."""
+MAINTENANCE = "mlops.maintenance"
+"""Snapshot property: why table maintenance made the snapshot: `compaction` or `retention`."""
 
 SETTLED = "settled-"
 """First part of the names of files whose rows are older than the deliveries that the dataset's monitor compares.
@@ -116,7 +116,7 @@ def replace_files(
         table: the table; it is refreshed.
         replaced: files of its current version.
         written: URLs of the new files; none to remove the rows.
-        reason: value of the snapshot property `mlops.care`.
+        reason: value of the snapshot property `mlops.maintenance`.
 
     Returns:
         The id of the new snapshot; None if another writer has replaced the files.
@@ -153,7 +153,7 @@ def _commit(table: Table, replaced: Sequence[CurrentFile], written: Sequence[str
     from pipelines.data.catalog import without_retries
 
     with without_retries(table).transaction() as transaction:
-        with transaction.update_snapshot(snapshot_properties={CARE: reason}).overwrite() as change:
+        with transaction.update_snapshot(snapshot_properties={MAINTENANCE: reason}).overwrite() as change:
             for file in replaced:
                 change.delete_data_file(file.task.file)
             for new in parquet_files_to_data_files(table.io, transaction.table_metadata, iter(written)):

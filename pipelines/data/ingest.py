@@ -230,7 +230,7 @@ def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract,
     batches = [(digest, each) for each in history(table) if (digest := summary_property(each, BATCH))]
     if not batches:
         return
-    digest, snapshot = batches[-1]  # a later version may be one of the table's care
+    digest, snapshot = batches[-1]  # a later version may be one of table maintenance
     record = read_record(descriptor, contract.name, digest)
     if record is None:
         return

@@ -17,7 +17,7 @@ class RowBalance:
 
     Attributes:
         landed: rows in the files.
-        appended: rows that were appended to the table, also those that the care of the table has removed since.
+        appended: rows that were appended to the table, also those that table maintenance has removed since.
         quarantined: rows in quarantine.
         problems: what does not add up, a sentence each.
     """

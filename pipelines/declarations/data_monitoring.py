@@ -1,4 +1,4 @@
-"""Settings of a dataset's monitor (the custom property `monitoring`), and when its table is cared for."""
+"""Settings of a dataset's monitor (the custom property `monitoring`), and when its table is maintained."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ DATASET_DIMENSION = "Dataset"
 """CloudWatch dimension of a data monitor's metrics."""
 
 TABLE_DIMENSION = "Table"
-"""CloudWatch dimension of the metrics of a table's care."""
+"""CloudWatch dimension of the metrics of table maintenance."""
 
-CARE_HOUR = 2
-"""Hour (UTC) at which tables are cared for, before new data is looked for."""
+MAINTENANCE_HOUR = 2
+"""Hour (UTC) at which tables are maintained, before new data is looked for."""
 
 VOLUME_PERIODS = 26 * 7
 """Periods (days or deliveries) before the newest one from which its volume is forecast."""
@@ -76,9 +76,9 @@ def monitor_schedule(dataset: str, levels: Sequence[ServiceLevel]) -> str:
     return f"{minute} {MONITOR_HOUR} * * *" if is_daily(levels) else f"{minute} * * * *"
 
 
-def care_schedule(dataset: str) -> str:
-    """Return when to care for the table of a dataset, as a cron expression in UTC: daily."""
-    return f"{_minute('care', dataset)} {CARE_HOUR} * * *"
+def maintenance_schedule(dataset: str) -> str:
+    """Return when to maintain the table of a dataset, as a cron expression in UTC: daily."""
+    return f"{_minute('maintain', dataset)} {MAINTENANCE_HOUR} * * *"
 
 
 def _minute(job: str, dataset: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -35,6 +36,8 @@ TagValue = Annotated[
 ImageName = Literal["training", "serving"]
 """The container images of the project."""
 
+_LONGEST_CRON_JOB = 52
+
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -55,6 +58,11 @@ def checked_name(name: str, what: str = "model") -> str:
             f"{name!r} is not a valid {what} name",
             fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
         ) from None
+
+
+def fitting(name: str, longest: int) -> str:
+    """Return a name. One that is longer than allowed is cut, and ends in a digest of itself."""
+    return name if len(name) <= longest else f"{name[: longest - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def bucket_name(project: str, environment: str, purpose: str, account: str) -> str:
@@ -102,10 +110,9 @@ def monitor_name(dataset: str) -> str:
     return f"monitor-{dataset}"
 
 
-def care_name(dataset: str) -> str:
-    """Return the name of the workload that cares for a dataset's table; shorter for the predictions of a model."""
-    model = dataset.removesuffix(PREDICTIONS_SUFFIX)
-    return f"care-{dataset}" if model == dataset else f"tend-{model}"
+def maintenance_name(dataset: str) -> str:
+    """Return the name of the workload that maintains a dataset's table, cut to the length that a CronJob may have."""
+    return fitting(f"maintain-{dataset}", _LONGEST_CRON_JOB)
 
 
 def model_monitor_name(model: str) -> str:

@@ -259,8 +259,8 @@ class Project:
                 fix=f"--env {first}",
             )
 
-    def check_cares(self, environment: str, dataset: str) -> Contract:
-        """Check that an environment cares for the table of a dataset, or of a model's predictions.
+    def check_maintains(self, environment: str, dataset: str) -> Contract:
+        """Check that an environment maintains the table of a dataset, or of a model's predictions.
 
         Returns:
             The contract of the table.
@@ -274,7 +274,7 @@ class Project:
         elif self.release(dataset.removesuffix(PREDICTIONS_SUFFIX), environment).bundle is None:
             model = dataset.removesuffix(PREDICTIONS_SUFFIX)
             raise MlopsError(
-                f"{environment} does not care for {dataset}: expected a release of {model} there, found none",
+                f"{environment} does not maintain {dataset}: expected a release of {model} there, found none",
                 fix=f"release {model} in {environment}, or name an environment that has a release of it",
             )
         return contract

@@ -11,7 +11,7 @@ from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, La
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import care_name, compaction_name, model_monitor_name, monitor_name, training_name
+from pipelines.declarations.names import maintenance_name, compaction_name, model_monitor_name, monitor_name, training_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -149,8 +149,8 @@ def change_table(
     _run(target.descriptor(environment), f"ingest-{dataset}", log, variables=variables, after_others=True)
 
 
-def run_care(target: Target, environment: str, dataset: str, log: Callable[[str], None]) -> None:
-    """Run the job that cares for a dataset's table now.
+def run_maintenance(target: Target, environment: str, dataset: str, log: Callable[[str], None]) -> None:
+    """Run the job that maintains a dataset's table now.
 
     Args:
         target: where the environment lives.
@@ -161,8 +161,8 @@ def run_care(target: Target, environment: str, dataset: str, log: Callable[[str]
     Raises:
         MlopsError: the dataset or the job does not exist, or the job failed.
     """
-    target.project.check_cares(environment, dataset)
-    _run(target.descriptor(environment), care_name(dataset), log, after_others=True)
+    target.project.check_maintains(environment, dataset)
+    _run(target.descriptor(environment), maintenance_name(dataset), log, after_others=True)
 
 
 def run_training(target: Target, environment: str, model: str, log: Callable[[str], None]) -> str:

@@ -44,7 +44,7 @@ def jobs(graph: Recording) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_every_job_knows_the_endpoint_and_its_key(graph: Recording) -> None:
     found = dict(jobs(graph))
-    assert {name.partition("-")[0] for name in found} >= {"ingest", "train", "monitor", "care"}
+    assert {name.partition("-")[0] for name in found} >= {"ingest", "train", "monitor", "maintain"}
     for variables in found.values():
         assert variables["OPENLINEAGE_URL"]["value"] == IN_CLUSTER["url"]
         assert variables["OPENLINEAGE_ENDPOINT"]["value"] == IN_CLUSTER["endpoint"]

@@ -62,8 +62,8 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 
 def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
-    jobs = {f"{job}-{DATASET}" for job in ("ingest", "care", "monitor")}
-    jobs |= {f"{job}-{MODEL}" for job in ("train", "observe", "compact", "predict", "tend")}
+    jobs = {f"{job}-{DATASET}" for job in ("ingest", "maintain", "monitor")}
+    jobs |= {f"maintain-{MODEL}-predictions", *(f"{job}-{MODEL}" for job in ("train", "observe", "compact", "predict"))}
     assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
@@ -71,9 +71,9 @@ def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Rec
 def test_later_environments_only_monitor_their_models_and_predict_with_them(
     graphs: dict[str, Recording], environment: str
 ) -> None:
-    jobs = ("observe", "compact", "predict", "tend")
-    assert set(graphs[environment].of_type(CRON_JOB)) == {f"{job}-{MODEL}" for job in jobs}
-    roles = {f"{job}-{MODEL}" for job in ("serve", "check", *jobs)}
+    jobs = {f"maintain-{MODEL}-predictions", *(f"{job}-{MODEL}" for job in ("observe", "compact", "predict"))}
+    assert set(graphs[environment].of_type(CRON_JOB)) == jobs
+    roles = jobs | {f"{job}-{MODEL}" for job in ("serve", "check")}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == roles
 
 
@@ -110,7 +110,7 @@ def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fr
     assert fresh.of_type(CRON_JOB) == {}
     assert fresh.of_type(ROLLOUT) == {}
     assert fresh.outputs["notes"] == [
-        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, care-{DATASET}, "
+        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, maintain-{DATASET}, "
         f"monitor-{DATASET}, train-{MODEL} are left out"
     ]
     descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
@@ -367,8 +367,8 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
     }
     assert commands == {
         f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
-        f"care-{DATASET}": [
-            *("python", "-m", "pipelines.data", "care", DATASET, "--namespace", "mlops-dev"),
+        f"maintain-{DATASET}": [
+            *("python", "-m", "pipelines.data", "maintain", DATASET, "--namespace", "mlops-dev"),
             f"--predicting={MODEL}",
         ],
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
@@ -376,8 +376,8 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],
         f"compact-{MODEL}": ["python", "-m", "pipelines.monitoring", "compact", MODEL],
         f"predict-{MODEL}": ["python", "-m", "pipelines.prediction", MODEL],
-        f"tend-{MODEL}": [
-            *("python", "-m", "pipelines.data", "care", f"{MODEL}-predictions", "--namespace", "mlops-dev")
+        f"maintain-{MODEL}-predictions": [
+            *("python", "-m", "pipelines.data", "maintain", f"{MODEL}-predictions", "--namespace", "mlops-dev")
         ],
     }
 

@@ -150,12 +150,12 @@ def test_why_resources_are_only_recorded_is_said_once() -> None:
 def test_an_overview_sums_up_what_is_created_per_component_and_shows_the_rest() -> None:
     stream = io.StringIO()
     overview = Overview(stream)
-    storage, care = (f"urn:pulumi:dev::shop::mlops:{name}" for name in ("storage:Storage", "data:TableCare"))
+    storage, maintenance = (f"urn:pulumi:dev::shop::mlops:{name}" for name in ("storage:Storage", "data:TableMaintenance"))
     created = [
         f"{storage}::storage",
         *(f"{storage}$aws:s3/bucket:Bucket::b{number}" for number in range(3)),
-        *(f"{care}::{name}" for name in ("orders", "customers")),
-        *(f"{care}$mlops:identity:Workload$aws:iam/role:Role::{name}" for name in ("orders", "customers")),
+        *(f"{maintenance}::{name}" for name in ("orders", "customers")),
+        *(f"{maintenance}$mlops:identity:Workload$aws:iam/role:Role::{name}" for name in ("orders", "customers")),
     ]
     for urn in created:
         overview.began(ResourceStep(StepKind.CREATE, urn))
@@ -173,6 +173,6 @@ def test_an_overview_sums_up_what_is_created_per_component_and_shows_the_rest() 
         f"     {storage}$aws:kms/key:Key::k",
         "     denied",
         " + storage     3 created",
-        " + table care  2 created for customers, orders",
+        " + table maintenance  2 created for customers, orders",
         "Resources: + 8 created, 1 failed; Duration 1.0s",
     ]

@@ -35,7 +35,7 @@ class MonitoredDataset:
         empty: output of the monitor before the first delivery.
         first: after the first delivery.
         drifted: after a delivery of heavier patients.
-        cared: output of the care of the table after that, first only planned.
+        maintained: output of the maintenance of the table after that, first only planned.
         version: the newest version of the dataset, as it is shown.
         events: OpenLineage events that the endpoint of the environment got: job and type.
         folder: where commands write files.
@@ -45,7 +45,7 @@ class MonitoredDataset:
     empty: str
     first: str
     drifted: str
-    cared: tuple[str, str]
+    maintained: tuple[str, str]
     version: str
     events: list[tuple[str, str]]
     folder: Path
@@ -91,10 +91,10 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDat
         for file in (first, write_heavier(first, folder / "heavier.csv")):
             deliver(file)
             outputs.append(run("monitor", "run", DATASET).output)
-        cared = run("data", "care", DATASET).output, run("data", "care", DATASET, "--apply").output
+        maintained = run("data", "maintain", DATASET).output, run("data", "maintain", DATASET, "--apply").output
         version = run("data", "show", DATASET, "latest").output
         account = {service: boto3.client(service) for service in ("cloudwatch", "s3")}
-        yield MonitoredDataset(*outputs, cared=cared, version=version, events=events, folder=folder, account=account)
+        yield MonitoredDataset(*outputs, maintained=maintained, version=version, events=events, folder=folder, account=account)
 
 
 def test_before_the_first_delivery_nothing_is_known(monitored: MonitoredDataset) -> None:
@@ -138,18 +138,18 @@ def test_every_run_sends_metrics_that_the_provisioned_alarms_watch(monitored: Mo
 
 
 def test_the_job_cares_for_the_table_and_its_alarm_sees_that_it_ran(monitored: MonitoredDataset) -> None:
-    planned, done = monitored.cared
+    planned, done = monitored.maintained
     assert "it is the current version" in planned and "nothing to do" in planned
     assert f"| {DATASET}: nothing to do" in done
     cloudwatch = monitored.account["cloudwatch"]
-    (alarm,) = cloudwatch.describe_alarms(AlarmNames=[f"mlops-dev-care-{DATASET}-silent"])["MetricAlarms"]
+    (alarm,) = cloudwatch.describe_alarms(AlarmNames=[f"mlops-dev-maintain-{DATASET}-silent"])["MetricAlarms"]
     sent = cloudwatch.list_metrics(Namespace=alarm["Namespace"], MetricName=alarm["MetricName"])["Metrics"]
     assert alarm["Dimensions"] in [each["Dimensions"] for each in sent]
     assert len(run("data", "log", DATASET).output.splitlines()) == 2
 
 
 def test_the_jobs_send_their_lineage_to_the_endpoint_of_the_environment(monitored: MonitoredDataset) -> None:
-    for job, runs in ((f"ingest-{DATASET}", 2), (f"monitor-{DATASET}", 3), (f"care-{DATASET}", 1)):
+    for job, runs in ((f"ingest-{DATASET}", 2), (f"monitor-{DATASET}", 3), (f"maintain-{DATASET}", 1)):
         assert [kind for name, kind in monitored.events if name == job] == ["START", "COMPLETE"] * runs
 
 

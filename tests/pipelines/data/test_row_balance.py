@@ -17,7 +17,7 @@ from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
 from pipelines.data.row_balance import RowBalance, balance_rows
 from pipelines.data.row_quarantine import BatchRecord, read_record, read_records
-from pipelines.data.table_care import take_care
+from pipelines.data.table_maintenance import maintain_table
 from pipelines.data.table_changes import TableChange, make_change
 from pipelines.data.validate import Validation
 from pipelines.data.versions import TableVersion, list_versions
@@ -145,7 +145,7 @@ def test_rows_add_up_after_each_event_of_a_table(life: Life) -> None:
     assert life.balance() == RowBalance(6, 3, 3, ())
     drop(life.dev, CONTRACT, "a.csv", "a test")
     later = datetime.now(UTC) + timedelta(days=200)
-    take_care(life.dev, CONTRACT, (), later, lambda _: None)
+    maintain_table(life.dev, CONTRACT, (), later, lambda _: None)
     assert read_expired(life.dev, "visits")
     assert life.balance() == RowBalance(6, 3, 3, ())
 

@@ -24,7 +24,7 @@ from pipelines.data import compaction
 from pipelines.data.catalog import open_table
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
-from pipelines.data.table_care import take_care
+from pipelines.data.table_maintenance import maintain_table
 from pipelines.data.table_changes import TableChange, make_change
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -149,7 +149,7 @@ def test_rows_of_versions_that_have_expired_are_still_compared_with(dev: Environ
     assert (column.reference_rows, column.current_rows) == (400, 200)
 
 
-def test_the_care_of_the_table_leaves_what_is_compared_as_it_is(
+def test_the_maintenance_of_the_table_leaves_what_is_compared_as_it_is(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "FEWEST_FILES", 2)
@@ -164,7 +164,7 @@ def test_the_care_of_the_table_leaves_what_is_compared_as_it_is(
     for mean in (90.0, 90.0, 40.0, 40.0, 40.0):
         source.deliver(200, mean=mean)
     before = examine(dev, declared, NOW)
-    done = take_care(dev, declared, (), NOW + timedelta(days=400), lambda _: None)
+    done = maintain_table(dev, declared, (), NOW + timedelta(days=400), lambda _: None)
     assert (done["JoinedFiles"], done["ExpiredVersions"]) == (2, 0)
     after = examine(dev, declared, NOW)
     assert (after.columns, after.delivery) == (before.columns, before.delivery)

@@ -21,7 +21,7 @@ from pipelines.data import __main__ as data_command
 from pipelines.data.catalog import append, open_or_make_table, open_table
 from pipelines.data.expired_versions import read_expired
 from pipelines.data.file_replacement import current_files
-from pipelines.data.table_care import kept_time, plan_care, plan_lines, predicted_versions, take_care
+from pipelines.data.table_maintenance import kept_time, plan_maintenance, plan_lines, predicted_versions, maintain_table
 from pipelines.data.versions import TableVersion, list_versions, version_lines
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.digests import digest_of_file
@@ -198,13 +198,13 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     assert version.read == f"diabetes-patients@{snapshots[0]}"
     kept = predicted_versions(dev, [MODEL, "not-predicted"], "diabetes-patients", version.at)
     assert (kept_time(SOURCE).days, kept_time(DECLARED.dataset_contract(PREDICTIONS)).days) == (90, 400)
-    assert kept == {snapshots[0]: f"a batch prediction of {MODEL} has read it"}, "the table's care keeps it"
+    assert kept == {snapshots[0]: f"a batch prediction of {MODEL} has read it"}, "table maintenance keeps it"
     assert predicted_versions(dev, [MODEL], "diabetes-patients", version.at + timedelta(seconds=1)) == {}
     assert predicted_versions(dev, [MODEL], "other", version.at) == {}
     # The version that was read is old enough to expire, its prediction not yet.
     later = version.at + kept_time(SOURCE)
-    with mock.patch("pipelines.data.table_care.compared_snapshots", return_value={}):
-        planned, without = (plan_care(dev, SOURCE, models, later).expiry for models in ([MODEL], []))
+    with mock.patch("pipelines.data.table_maintenance.compared_snapshots", return_value={}):
+        planned, without = (plan_maintenance(dev, SOURCE, models, later).expiry for models in ([MODEL], []))
     assert planned.kept[snapshots[0]] == kept[snapshots[0]]
     assert snapshots[0] in {each.snapshot for each in without.expired}
     facts = LineageFacts(gathered=version.at, predictions=tuple(read_predictions(dev, MODEL)))
@@ -215,11 +215,11 @@ def test_a_dataset_version_is_predicted_as_it_was(dev: EnvironmentDescriptor) ->
     assert f"prediction dev/{MODEL}@{snapshot}" in lines
 
 
-def test_the_care_of_predictions_joins_their_files_and_keeps_their_lineage(
+def test_the_maintenance_of_predictions_joins_their_files_and_keeps_their_lineage(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared, log = DECLARED.dataset_contract(PREDICTIONS), list[str]()
-    done = take_care(dev, declared, (), datetime.now(UTC), log.append)
+    done = maintain_table(dev, declared, (), datetime.now(UTC), log.append)
     assert (set(done.values()), log) == ({0}, [f"{PREDICTIONS}: nothing was predicted yet"])
     bundle = registered(dev)
     predict(dev, landed(dev, save(tmp_path, patients(5)), bundle))
@@ -231,10 +231,10 @@ def test_the_care_of_predictions_joins_their_files_and_keeps_their_lineage(
     assert len(facts) == 10 and {fact.read for fact in facts} == {None, "7"}
     monkeypatch.setenv(VARIABLE, dev.model_dump_json())
     work_in_sample(monkeypatch, tmp_path)
-    assert data_command.main(["care", PREDICTIONS]) == 0
+    assert data_command.main(["maintain", PREDICTIONS]) == 0
     later = datetime.now(UTC) + timedelta(days=399)
-    assert take_care(dev, declared, (), later, log.append)["ExpiredVersions"] == 0
-    done = take_care(dev, declared, (), later + timedelta(days=2), log.append)
+    assert maintain_table(dev, declared, (), later, log.append)["ExpiredVersions"] == 0
+    done = maintain_table(dev, declared, (), later + timedelta(days=2), log.append)
     assert done["ExpiredVersions"] == 10, "all but the current version"
     versions = list_versions(open_table(dev, PREDICTIONS))
     assert [version.operation for version in versions] == ["overwrite"]
@@ -255,16 +255,16 @@ def test_predictions_past_the_retention_leave_the_table_and_stay_on_record(
     now = datetime.now(UTC)
     second = predict(dev, requests[1])
 
-    def care(days: float, since: datetime = now) -> float:
-        return take_care(dev, contract, (), since + timedelta(days=days), log.append)["RemovedRows"]
+    def maintain(days: float, since: datetime = now) -> float:
+        return maintain_table(dev, contract, (), since + timedelta(days=days), log.append)["RemovedRows"]
 
-    assert care(499) == 0
+    assert maintain(499) == 0
     assert [each.snapshot for each in read_expired(dev, PREDICTIONS)] == [first]
-    assert any("remove rows predicted before" in line for line in plan_lines(plan_care(dev, contract, (), now)))
-    assert care(500) == 3
+    assert any("remove rows predicted before" in line for line in plan_lines(plan_maintenance(dev, contract, (), now)))
+    assert maintain(500) == 3
     assert len(rows(dev)) == 5 and any("removed 3 rows predicted before" in line for line in log)
-    assert care(501) == 5
-    assert (rows(dev), care(502)) == ([], 0)
+    assert maintain(501) == 5
+    assert (rows(dev), maintain(502)) == ([], 0)
     found = {each.snapshot: (each.rows, each.bundle) for each in (*read_expired(dev, PREDICTIONS), *versions_of(dev))}
     assert found[first] == (3, bundle) and found[second] == (8, bundle)
     assert predict(dev, requests[0]) != first

@@ -12,7 +12,7 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets import workloads
-from pipelines.targets.workloads import run_care, run_log_compaction, run_model_monitor_job
+from pipelines.targets.workloads import run_maintenance, run_log_compaction, run_model_monitor_job
 from tests.infra.recording import edit
 from tests.pipelines.registry.chains import offline_environment
 from tests.sample_project import copy_as_forked
@@ -42,8 +42,8 @@ def test_a_job_waits_for_others_and_its_lines_are_marked(tmp_path: Path, monkeyp
     monkeypatch.setattr(workloads, "run_job", ran)
     lines: list[str] = []
     target: Any = SimpleNamespace(project=Project(copy_as_forked(tmp_path)), descriptor=lambda _: offline_environment())
-    run_care(target, "dev", "diabetes-patients", lines.append)
-    assert ran.call_args.args == (offline_environment().namespace, "care-diabetes-patients")
+    run_maintenance(target, "dev", "diabetes-patients", lines.append)
+    assert ran.call_args.args == (offline_environment().namespace, "maintain-diabetes-patients")
     assert ran.call_args.kwargs["after_others"] is True
     ran.call_args.kwargs["on_line"]("joined 3 files")
     assert lines == ["| joined 3 files"]
@@ -57,8 +57,8 @@ def test_predictions_are_cared_for_where_their_model_is_released(
     project = Project(copy_as_forked(tmp_path))
     target: Any = SimpleNamespace(project=project, descriptor=lambda _: offline_environment())
     predictions = "diabetes-progression-predictions"
-    with pytest.raises(MlopsError, match="staging does not care for diabetes-progression-predictions: expected a rel"):
-        run_care(target, "staging", predictions, print)
+    with pytest.raises(MlopsError, match="staging does not maintain diabetes-progression-predictions: expected a rel"):
+        run_maintenance(target, "staging", predictions, print)
     edit(project.release_file("diabetes-progression", "staging"), "bundle", value=f"sha256:{1:064}")
-    run_care(target, "staging", predictions, print)
-    assert ran.call_args.args[1] == "tend-diabetes-progression"
+    run_maintenance(target, "staging", predictions, print)
+    assert ran.call_args.args[1] == "maintain-diabetes-progression-predictions"

@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.data import __main__ as job
-from pipelines.data import compaction, file_replacement, table_care
+from pipelines.data import compaction, file_replacement, table_maintenance
 from pipelines.data import ingest as ingestion
 from pipelines.data.catalog import open_table, read_version
 from pipelines.data.compaction import FEWEST_FILES, GROUP_BYTES, SMALL_FILE, plan_compaction
@@ -25,7 +25,7 @@ from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import read_status
 from pipelines.data.orphan_files import ORPHAN_DAYS, plan_orphans
-from pipelines.data.table_care import kept_time, overdue_versions, plan_care, plan_lines, take_care
+from pipelines.data.table_maintenance import kept_time, overdue_versions, plan_maintenance, plan_lines, maintain_table
 from pipelines.data.table_changes import TableChange, make_change
 from pipelines.data.version_retention import ExpiryPlan
 from pipelines.data.versions import TableVersion, list_versions
@@ -68,8 +68,8 @@ def add(dev: EnvironmentDescriptor, folder: Path, start: int, count: int, seen: 
         ingest(dev, CONTRACT, lambda _: None)
 
 
-def care(dev: EnvironmentDescriptor, declared: Contract = CONTRACT, later: timedelta = timedelta()) -> dict[str, float]:
-    return take_care(dev, declared, (), datetime.now(UTC) + later, lambda _: None)
+def maintain(dev: EnvironmentDescriptor, declared: Contract = CONTRACT, later: timedelta = timedelta()) -> dict[str, float]:
+    return maintain_table(dev, declared, (), datetime.now(UTC) + later, lambda _: None)
 
 
 def versions(dev: EnvironmentDescriptor) -> list[TableVersion]:
@@ -168,26 +168,26 @@ def test_a_version_past_the_retention_that_a_bundle_names_is_reported() -> None:
 @pytest.mark.slow
 def test_an_empty_table_needs_nothing(dev: EnvironmentDescriptor) -> None:
     before = keys(dev)
-    plan = plan_care(dev, retained(30), (), datetime.now(UTC) + LATER)
+    plan = plan_maintenance(dev, retained(30), (), datetime.now(UTC) + LATER)
     assert plan.is_empty
-    assert not any(care(dev, retained(30), LATER).values())
+    assert not any(maintain(dev, retained(30), LATER).values())
     assert keys(dev) == before
 
 
 @pytest.mark.slow
-def test_care_joins_files_and_every_version_keeps_its_rows(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_maintenance_joins_files_and_every_version_keeps_its_rows(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     add(dev, tmp_path, 1, 4)
     before = {each.snapshot: read_version(dev, "visits", each.snapshot)[1].content for each in versions(dev)}
     newest = versions(dev)[0].snapshot
     assert len(current_files(open_table(dev, "visits"))) == 4
-    assert plan_lines(plan_care(dev, CONTRACT, (), datetime.now(UTC)))[-1] == "join   3 small files into 1"
-    assert care(dev)["JoinedFiles"] == 3
+    assert plan_lines(plan_maintenance(dev, CONTRACT, (), datetime.now(UTC)))[-1] == "join   3 small files into 1"
+    assert maintain(dev)["JoinedFiles"] == 3
     files = current_files(open_table(dev, "visits"))
     assert [is_settled(each.path) for each in files] == [False, True] and [each.rows for each in files] == [1, 3]
     after = {each.snapshot: read_version(dev, "visits", each.snapshot)[1].content for each in versions(dev)}
     assert {key: after[key] for key in before} == before
     assert after[versions(dev)[0].snapshot] == before[newest]
-    assert care(dev)["JoinedFiles"] == 0
+    assert maintain(dev)["JoinedFiles"] == 0
     assert ingest(dev, CONTRACT, lambda _: None) == []
     assert {each.state for each in read_status(dev, "visits")} == {"ingested"}
 
@@ -203,17 +203,17 @@ def test_joining_files_holds_few_rows_in_memory_however_small_the_files_are(
     size = sum(batch.nbytes for batch in stream_files(table, [first]))
     before = read_version(dev, "visits", None)[1].content
     monkeypatch.setattr(compaction, "HELD_BYTES", size - 1)
-    done = care(dev)
+    done = maintain(dev)
     assert (done["JoinedFiles"], done["SmallFiles"]) == (0, 6) and len(versions(dev)) == 6
     monkeypatch.setattr(compaction, "HELD_BYTES", 2 * size)
-    done = care(dev)
+    done = maintain(dev)
     assert (done["JoinedFiles"], done["SmallFiles"]) == (4, 4)
     assert sorted(each.rows for each in current_files(open_table(dev, "visits"))) == [1, 1, 2, 2]
     assert read_version(dev, "visits", None)[1].content == before
 
 
 @pytest.mark.slow
-def test_care_expires_old_versions_but_none_that_a_tag_or_a_bundle_names(
+def test_maintenance_expires_old_versions_but_none_that_a_tag_or_a_bundle_names(
     account: EmulatedAccount, tmp_path: Path
 ) -> None:
     dev = make_signing_environment("dev", None, CONTRACT)
@@ -221,8 +221,8 @@ def test_care_expires_old_versions_but_none_that_a_tag_or_a_bundle_names(
     first, second, third, fourth = (each.snapshot for each in reversed(versions(dev)))
     register(dev, example_files(), dataset=read_version(dev, "visits", second)[1])
     make_change(dev, CONTRACT, TableChange(action="tag", snapshots=(third,), tag="audited"), lambda _: None)
-    assert care(dev)["ExpiredVersions"] == 0
-    assert care(dev, later=LATER)["ExpiredVersions"] == 1
+    assert maintain(dev)["ExpiredVersions"] == 0
+    assert maintain(dev, later=LATER)["ExpiredVersions"] == 1
     assert {each.snapshot for each in versions(dev)} == {second, third, fourth}
     assert ids(dev, second) == [1, 2] and ids(dev) == [1, 2, 3, 4]
     assert ingest(dev, CONTRACT, lambda _: None) == [] and first not in {each.snapshot for each in versions(dev)}
@@ -233,21 +233,21 @@ def test_versions_expire_also_if_files_cannot_be_joined(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(dev, tmp_path, 1, 3)
-    monkeypatch.setattr("pipelines.data.table_care.compact", mock.Mock(side_effect=MlopsError("cannot be joined")))
+    monkeypatch.setattr("pipelines.data.table_maintenance.compact", mock.Mock(side_effect=MlopsError("cannot be joined")))
     with pytest.raises(MlopsError, match="cannot be joined"):
-        care(dev, later=LATER)
+        maintain(dev, later=LATER)
     assert len(versions(dev)) == 1
 
 
 @pytest.mark.slow
-def test_care_keeps_every_version_if_the_registry_cannot_be_read(
+def test_maintenance_keeps_every_version_if_the_registry_cannot_be_read(
     account: EmulatedAccount, dev: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
     add(dev, tmp_path, 1, 2)
     account.denied.add(dev.registry_bucket)
     try:
         with pytest.raises(MlopsError, match="s3:ListBucket"):
-            care(dev, later=LATER)
+            maintain(dev, later=LATER)
     finally:
         account.denied.clear()
     assert len(versions(dev)) == 2
@@ -263,14 +263,14 @@ def test_unused_files_go_when_they_are_old_and_no_version_names_them(
     others = {f"{prefix}data/left-over.parquet", f"{dev.catalog_database}/visits_2/data/a.parquet", "quarantine/x"}
     for key in others:
         s3.put_object(Bucket=dev.lake_bucket, Key=key, Body=b"x")
-    care(dev)  # joins files; nothing is old
+    maintain(dev)  # joins files; nothing is old
     assert others <= keys(dev)
-    assert care(dev, later=timedelta(days=8))["RemovedFiles"] >= 1
+    assert maintain(dev, later=timedelta(days=8))["RemovedFiles"] >= 1
     assert others - keys(dev) == {f"{prefix}data/left-over.parquet"}
     for version in versions(dev):
         assert len(ids(dev, version.snapshot)) == version.rows
-    assert care(dev, later=LATER)["ExpiredVersions"] > 0  # their files are named until now
-    assert care(dev, later=LATER + timedelta(days=8))["RemovedFiles"] >= 3
+    assert maintain(dev, later=LATER)["ExpiredVersions"] > 0  # their files are named until now
+    assert maintain(dev, later=LATER + timedelta(days=8))["RemovedFiles"] >= 3
     assert ids(dev) == [1, 2, 3, 4]
 
 
@@ -286,11 +286,11 @@ def test_rows_past_the_retention_leave_the_table_and_stay_in_young_versions(
     before = versions(dev)[0].snapshot
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
     for draft in (retained(365, "draft"), CONTRACT):
-        assert take_care(dev, draft, (), now, lambda _: None)["RemovedRows"] == 0
-    assert any("remove rows with seen before" in line for line in plan_lines(plan_care(dev, retained(365), (), now)))
-    assert take_care(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 2
+        assert maintain_table(dev, draft, (), now, lambda _: None)["RemovedRows"] == 0
+    assert any("remove rows with seen before" in line for line in plan_lines(plan_maintenance(dev, retained(365), (), now)))
+    assert maintain_table(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 2
     assert ids(dev) == [2, 3] and ids(dev, before) == [1, 2, 3, 4]
-    assert take_care(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 0
+    assert maintain_table(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 0
     assert ingest(dev, CONTRACT, lambda _: None) == []
 
 
@@ -307,7 +307,7 @@ def test_an_ingestion_during_the_compaction_loses_no_rows(
         return commit(*arguments)
 
     monkeypatch.setattr(file_replacement, "_commit", late)
-    assert care(dev)["JoinedFiles"] == 3
+    assert maintain(dev)["JoinedFiles"] == 3
     assert next(races, None) is None
     assert ids(dev) == [1, 2, 3, 4, 5, 6]
     assert len(current_files(open_table(dev, "visits"))) == 4
@@ -324,7 +324,7 @@ def test_two_jobs_at_once_and_an_ingestion_lose_nothing(dev: EnvironmentDescript
         except BaseException as error:
             failures.append(error)
 
-    work = [lambda: care(dev, later=LATER), lambda: care(dev, later=LATER), lambda: add(dev, tmp_path, 5, 2)]
+    work = [lambda: maintain(dev, later=LATER), lambda: maintain(dev, later=LATER), lambda: add(dev, tmp_path, 5, 2)]
     threads = [threading.Thread(target=run, args=(each,)) for each in work]
     for thread in threads:
         thread.start()
@@ -346,20 +346,20 @@ def test_a_job_that_is_killed_is_finished_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(compaction if step == "replace_files" else table_care, step, die)
+        patched.setattr(compaction if step == "replace_files" else table_maintenance, step, die)
         with pytest.raises(KeyboardInterrupt):
-            care(dev, later=LATER)
+            maintain(dev, later=LATER)
     assert ids(dev) == [1, 2, 3, 4]
-    done = care(dev, later=LATER)
+    done = maintain(dev, later=LATER)
     # Versions expire before files are joined.
     assert (done["ExpiredVersions"] >= 3) == (step != "replace_files")
     assert ids(dev) == [1, 2, 3, 4] and len(current_files(open_table(dev, "visits"))) == 2
-    care(dev, later=LATER + timedelta(days=8))
+    maintain(dev, later=LATER + timedelta(days=8))
     assert ids(dev) == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
-def test_an_ingestion_that_was_killed_before_its_record_is_recorded_after_the_care_of_the_table(
+def test_an_ingestion_that_was_killed_before_its_record_is_recorded_after_the_maintenance_of_the_table(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(dev, tmp_path, 1, 3)
@@ -374,7 +374,7 @@ def test_an_ingestion_that_was_killed_before_its_record_is_recorded_after_the_ca
         patched.setattr(ingestion, "write_record", die)
         with pytest.raises(KeyboardInterrupt):
             add(dev, tmp_path, 4, 1)
-    assert care(dev)["JoinedFiles"] == 3
+    assert maintain(dev)["JoinedFiles"] == 3
     ingest(dev, CONTRACT, lambda _: None)
     assert [each.state for each in read_status(dev, "visits")] == ["ingested"] * 4
     assert ids(dev) == [1, 2, 3, 4]
@@ -384,7 +384,7 @@ KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
 from pipelines.data import compaction, file_replacement
-from pipelines.data.table_care import take_care
+from pipelines.data.table_maintenance import maintain_table
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 
@@ -396,7 +396,7 @@ def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 compaction.FEWEST_FILES, file_replacement._commit = 2, killed
-take_care(EnvironmentDescriptor.from_environ(), Contract.model_validate_json(sys.argv[2]), (), datetime.now(UTC), print)
+maintain_table(EnvironmentDescriptor.from_environ(), Contract.model_validate_json(sys.argv[2]), (), datetime.now(UTC), print)
 """
 
 
@@ -411,10 +411,10 @@ def test_kill_9_at_the_commit_leaves_the_rows_and_no_work_undone(
     done = subprocess.run([sys.executable, "-c", KILLED, when, declared], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert ids(dev) == [1, 2, 3, 4]
-    assert care(dev)["JoinedFiles"] == (3 if when == "before" else 0)
+    assert maintain(dev)["JoinedFiles"] == (3 if when == "before" else 0)
     assert ids(dev) == [1, 2, 3, 4] and len(current_files(open_table(dev, "visits"))) == 2
     left_over = 1 if when == "before" else 0
-    assert care(dev, later=timedelta(days=8))["RemovedFiles"] >= left_over
+    assert maintain(dev, later=timedelta(days=8))["RemovedFiles"] >= left_over
     assert ids(dev) == [1, 2, 3, 4]
 
 
@@ -435,7 +435,7 @@ def test_files_with_other_rows_are_never_committed(
 
     monkeypatch.setattr(data_files, "write_data_files", lossy)
     with pytest.raises(MlopsError, match="given up before its commit: expected rows with the digest sha256"):
-        care(dev)
+        maintain(dev)
     assert ids(dev) == [1, 2, 3, 4] and len(versions(dev)) == 4
 
 
@@ -443,8 +443,8 @@ def test_the_job_names_the_models_whose_predictions_have_read_the_table(monkeypa
     monkeypatch.setattr(job.Project, "find", lambda: _Declared())
     monkeypatch.setattr(job.EnvironmentDescriptor, "from_environ", mock.Mock())
     done = mock.Mock(return_value=dict.fromkeys(("RemovedFiles", "RemovedRows", "JoinedFiles", "ExpiredVersions"), 1))
-    monkeypatch.setattr("pipelines.data.table_care.take_care", done)
-    assert job.main(["care", "visits", "--predicting=price", "--predicting=churn"]) == 0
+    monkeypatch.setattr("pipelines.data.table_maintenance.maintain_table", done)
+    assert job.main(["maintain", "visits", "--predicting=price", "--predicting=churn"]) == 0
     assert done.call_args.args[2] == ["price", "churn"]
 
 
@@ -456,9 +456,9 @@ def test_the_job_prints_what_it_did_and_publishes_that_it_ran(
     monkeypatch.setenv(VARIABLE, dev.model_dump_json())
     monkeypatch.setattr(job.Project, "find", lambda: _Declared())
     namespace = f"mlops-{dev.catalog_database}"
-    assert job.main(["care", "visits", "--namespace", namespace]) == 0
+    assert job.main(["maintain", "visits", "--namespace", namespace]) == 0
     assert "compaction: 3 files of 3 rows became 1, snapshot" in capsys.readouterr().out
-    assert job.main(["care", "visits"]) == 0
+    assert job.main(["maintain", "visits"]) == 0
     assert capsys.readouterr().out == "visits: nothing to do\n"
     listed = boto3.client("cloudwatch").list_metrics(Namespace=namespace)["Metrics"]
     assert {each["MetricName"] for each in listed} >= {"Runs", "JoinedFiles", "SmallFiles", "RemovedFiles"}
@@ -482,7 +482,7 @@ def test_a_job_that_may_not_delete_says_so(
     real = store.delete_many
     monkeypatch.setattr(store, "delete_many", lambda bucket, keys, client: real(bucket, keys, client=Refusing()))
     with pytest.raises(MlopsError, match="s3:DeleteObject"):
-        care(dev, later=LATER)
+        maintain(dev, later=LATER)
     assert key in keys(dev)
 
 
@@ -501,7 +501,7 @@ def test_a_timestamp_gives_the_age_of_a_row_to_the_second(account: EmulatedAccou
     upload(dev, "visits", path)
     ingest(dev, declared, lambda _: None)
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    assert take_care(dev, declared, (), now, lambda _: None)["RemovedRows"] == 2
+    assert maintain_table(dev, declared, (), now, lambda _: None)["RemovedRows"] == 2
     assert ids(dev) == [2]
-    assert take_care(dev, declared, (), now + timedelta(days=9), lambda _: None)["RemovedRows"] == 1
+    assert maintain_table(dev, declared, (), now + timedelta(days=9), lambda _: None)["RemovedRows"] == 1
     assert open_table(dev, "visits").scan().to_arrow().num_rows == 0

@@ -1,4 +1,4 @@
-"""The job that cares for a dataset's table, and the CloudWatch alarm that watches whether it runs."""
+"""The job that maintains a dataset's table, and the CloudWatch alarm that watches whether it runs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.monitor_alarms import MonitorAlarmsArgs, silence_alarm
 from infra.components.registry import Registry
 from infra.components.storage import Storage
-from pipelines.declarations.data_monitoring import DAILY_SILENCE_HOURS, TABLE_DIMENSION, care_schedule
+from pipelines.declarations.data_monitoring import DAILY_SILENCE_HOURS, TABLE_DIMENSION, maintenance_schedule
 from pipelines.declarations.model import Resources
-from pipelines.declarations.names import PREDICTIONS_SUFFIX, care_name, predictions_name, table_name
+from pipelines.declarations.names import PREDICTIONS_SUFFIX, maintenance_name, predictions_name, table_name
 
 _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 3600
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableCareArgs:
-    """Arguments of `TableCare`.
+class TableMaintenanceArgs:
+    """Arguments of `TableMaintenance`.
 
     Attributes:
         context: the settings that all jobs share.
@@ -46,30 +46,29 @@ class TableCareArgs:
     predicting: Sequence[str]
 
 
-class TableCare(JobComponent):
-    """The job `care-<dataset>`, which expires versions, joins small files, and removes unused files and old rows.
+class TableMaintenance(JobComponent):
+    """The job `maintain-<dataset>`, which expires versions, joins small files, and removes unused files and old rows.
 
-    For the predictions of a model, the job is `tend-<model>`.
     An alarm watches whether it runs. Without an image there is no job, and no alarm.
     """
 
-    def __init__(self, dataset: str, args: TableCareArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        name, environment = care_name(dataset), args.context.environment
+    def __init__(self, dataset: str, args: TableMaintenanceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        name, environment = maintenance_name(dataset), args.context.environment
         job = JobArgs(
             context=args.context,
             name=name,
-            container="care",
+            container="maintenance",
             command=[
-                *("python", "-m", "pipelines.data", "care", dataset, "--namespace", environment.prefix),
+                *("python", "-m", "pipelines.data", "maintain", dataset, "--namespace", environment.prefix),
                 *(f"--predicting={model}" for model in args.predicting),
             ],
             statements=_statements(dataset, args),
             resources=_RESOURCES,
             scratch="1Gi",
             deadline_seconds=_DEADLINE_SECONDS,
-            schedule=care_schedule(dataset),
+            schedule=maintenance_schedule(dataset),
         )
-        super().__init__("mlops:data:TableCare", dataset, job, opts)
+        super().__init__("mlops:data:TableMaintenance", dataset, job, opts)
         if args.context.image is not None:
             alarm = MonitorAlarmsArgs(
                 environment=environment,
@@ -78,11 +77,11 @@ class TableCare(JobComponent):
                 dimension=TABLE_DIMENSION,
                 silent_hours=DAILY_SILENCE_HOURS,
             )
-            what = f"The table of {dataset} has not been cared for"
-            silence_alarm(alarm, what, "a-table-is-not-cared-for", pulumi.ResourceOptions(parent=self))
+            what = f"The table of {dataset} has not been maintained"
+            silence_alarm(alarm, what, "a-table-is-not-maintained", pulumi.ResourceOptions(parent=self))
 
 
-def _statements(dataset: str, args: TableCareArgs) -> Statements:
+def _statements(dataset: str, args: TableMaintenanceArgs) -> Statements:
     environment, lake = args.context.environment, args.storage.lake
     table = table_name(dataset)
     files = f"{environment.catalog_database}/{table}/"
@@ -97,6 +96,6 @@ def _statements(dataset: str, args: TableCareArgs) -> Statements:
         *delete_from_prefix(lake, files),
         *commit_table(environment, table),
         *read_manifests(args.registry.bucket),
-        *write_prefix(args.storage.logs, f"lineage/{care_name(dataset)}/"),
+        *write_prefix(args.storage.logs, f"lineage/{maintenance_name(dataset)}/"),
         *publish_metrics(environment.prefix),
     ]

@@ -1,4 +1,4 @@
-"""The care of a table under the policy and the boundary that the programs give its role, enforced by the account."""
+"""The maintenance of a table under the policy and the boundary that the programs give its role, enforced by the account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.data.catalog import open_table, read_version
 from pipelines.data.file_replacement import current_files
 from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
-from pipelines.data.table_care import publish_figures, take_care
+from pipelines.data.table_maintenance import publish_figures, maintain_table
 from pipelines.declarations.environment import EnvironmentDescriptor
 from tests import aws
 from tests.infra.recording import ACCOUNT, REGION, Recording
@@ -75,8 +75,8 @@ def test_a_role_cares_for_its_table_and_can_delete_nothing_else(
     for key in (f"{table}/data/left-over.parquet", *others):
         client("s3").put_object(Bucket=dev.lake_bucket, Key=key, Body=b"x")
     policy = bootstrap.one("aws:iam/policy:Policy", "dev-boundary").at("policy")
-    boundary = client("iam").create_policy(PolicyName="care-boundary", PolicyDocument=json.dumps(here(policy)))
-    statements = here(json.dumps(graphs["dev"].policy(f"care-{DATASET}")))
+    boundary = client("iam").create_policy(PolicyName="maintenance-boundary", PolicyDocument=json.dumps(here(policy)))
+    statements = here(json.dumps(graphs["dev"].policy(f"maintain-{DATASET}")))
     role = pod(*statements, boundary=boundary["Policy"]["Arn"])
     for name, part in (
         ("AWS_ACCESS_KEY_ID", "AccessKeyId"),
@@ -85,11 +85,11 @@ def test_a_role_cares_for_its_table_and_can_delete_nothing_else(
     ):
         monkeypatch.setenv(name, role.credentials[part])
     later = datetime.now(UTC) + timedelta(days=200)
-    done = take_care(dev, CONTRACT, (), later, lambda _: None)
+    done = maintain_table(dev, CONTRACT, (), later, lambda _: None)
     publish_figures(dev, DATASET, "mlops-dev", done, later)
     assert (done["RemovedFiles"], done["JoinedFiles"], done["ExpiredVersions"]) == (1, 3, 3)
     # A version expires in the run after the one that replaced it, and its files go a week later.
-    weeks = [take_care(dev, CONTRACT, (), later + timedelta(days=8 * week), lambda _: None) for week in (1, 2)]
+    weeks = [maintain_table(dev, CONTRACT, (), later + timedelta(days=8 * week), lambda _: None) for week in (1, 2)]
     assert [done["ExpiredVersions"] for done in weeks] == [1, 0]
     assert sum(done["RemovedFiles"] for done in weeks) > 4, "the files of the versions that expired"
     assert len(current_files(open_table(dev, DATASET))) == 2
@@ -99,5 +99,5 @@ def test_a_role_cares_for_its_table_and_can_delete_nothing_else(
             role["s3"].delete_object(Bucket=dev.lake_bucket, Key=key)
     with pytest.raises(ClientError, match="AccessDenied"):
         role["s3"].delete_object(Bucket=dev.lake_bucket, Key=f"{table}/data/x", VersionId="null")
-    logged = client("s3").list_objects_v2(Bucket=dev.logs_bucket, Prefix=f"lineage/care-{DATASET}/")
+    logged = client("s3").list_objects_v2(Bucket=dev.logs_bucket, Prefix=f"lineage/maintain-{DATASET}/")
     assert logged["KeyCount"] == 6, "start and end of three runs"

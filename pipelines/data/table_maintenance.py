@@ -1,4 +1,4 @@
-"""Care of a dataset's table: remove unused files and old rows, expire versions, and join small files.
+"""Maintain a dataset's table: remove unused files and old rows, expire versions, and join small files.
 
 The steps are independent, and each is safe to stop and to run again. Files come first, so that a version that expires
 today keeps its files until the next run. Joining files comes last: if it fails, all that had to be removed is gone.
@@ -25,7 +25,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import RUNS_METRIC, TABLE_DIMENSION
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import care_name, predictions_name
+from pipelines.declarations.names import maintenance_name, predictions_name
 from pipelines.declarations.plurals import counted
 from pipelines.declarations.predictions_contract import is_predictions
 from pipelines.declarations.service_level import retention_time
@@ -43,8 +43,8 @@ FIGURES = ("RemovedFiles", "RemovedRows", "JoinedFiles", "SmallFiles", "ExpiredV
 
 
 @dataclass(frozen=True)
-class CarePlan:
-    """Planned care of a table.
+class MaintenancePlan:
+    """Planned maintenance of a table.
 
     Attributes:
         dataset: name of the contract.
@@ -84,10 +84,10 @@ def reference_deliveries(contract: Contract) -> int:
     return contract.monitoring.reference_deliveries if contract.is_monitored else 0
 
 
-def plan_care(
+def plan_maintenance(
     descriptor: EnvironmentDescriptor, contract: Contract, predicting: Sequence[str], now: datetime
-) -> CarePlan:
-    """Look at a table, and decide what its care would do. Read-only.
+) -> MaintenancePlan:
+    """Look at a table, and decide what its maintenance would do. Read-only.
 
     Args:
         descriptor: the environment.
@@ -103,7 +103,7 @@ def plan_care(
     old = find_old_rows(descriptor, table, contract, now)
     compared = oldest_compared(table, reference_deliveries(contract))
     expiry = _plan_expiry(descriptor, contract, predicting, table, now)
-    return CarePlan(
+    return MaintenancePlan(
         dataset=contract.name,
         orphans=orphans,
         retention=old.described if old is not None else None,
@@ -154,7 +154,7 @@ def predicted_versions(
     return found
 
 
-def plan_lines(plan: CarePlan) -> list[str]:
+def plan_lines(plan: MaintenancePlan) -> list[str]:
     """Return the lines that show a plan to people."""
     lines = [f"keep   version {snapshot}: {why}" for snapshot, why in plan.expiry.kept.items()]
     lines += [f"expire version {each.snapshot} of {each.at:%Y-%m-%d %H:%M} UTC" for each in plan.expiry.expired]
@@ -181,14 +181,14 @@ def _overdue_lines(overdue: Sequence[TableVersion]) -> list[str]:
     ]
 
 
-def take_care(
+def maintain_table(
     descriptor: EnvironmentDescriptor,
     contract: Contract,
     predicting: Sequence[str],
     now: datetime,
     log: Callable[[str], None],
 ) -> dict[str, float]:
-    """Take care of a table. Running it again, or two at once, does no harm.
+    """Maintain a table. Running it again, or two at once, does no harm.
 
     Args:
         descriptor: the environment.
@@ -209,7 +209,7 @@ def take_care(
         log(f"{dataset}: nothing was predicted yet")
         return dict.fromkeys(FIGURES, 0)
     data = table_data(descriptor, dataset)
-    with lineage(descriptor, care_name(dataset), [data], [data]) as run:
+    with lineage(descriptor, maintenance_name(dataset), [data], [data]) as run:
         table = open_table(descriptor, dataset)
         compared = oldest_compared(table, reference_deliveries(contract))
         orphans = find_orphans(descriptor, table, now)
@@ -278,6 +278,6 @@ def publish_figures(
         clients.client("cloudwatch", descriptor.region).put_metric_data(Namespace=namespace, MetricData=metrics)
     except (BotoCoreError, ClientError) as error:
         raise MlopsError(
-            f"the metrics of {care_name(dataset)} were not published to the namespace {namespace}: {error}",
+            f"the metrics of {maintenance_name(dataset)} were not published to the namespace {namespace}: {error}",
             fix="grant the job's role cloudwatch:PutMetricData on this namespace, and run the job again",
         ) from None
