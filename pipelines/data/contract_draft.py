@@ -28,6 +28,18 @@ MOST_LEVELS = 12
 FEWEST_ROWS = 20
 """Rows per level from which the draft believes that it has seen them all."""
 
+FEWEST_REPEATS = 5
+"""Rows that each level of text must have: a rarer one suggests that others were not seen yet."""
+
+LONGEST_CODE, MOST_WORDS = 32, 3
+"""Characters and words of a level up to which it looks like a code; a longer one is free text."""
+
+FREE_TEXT_NAMES = re.compile(r"(^|_)(comments?|notes?|remarks?|descriptions?|feedback|messages?|free_?text)($|_)")
+"""Names of columns that usually hold free text."""
+
+_SENTENCE = re.compile(r"[.,;:!?](\s|$)")
+_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(\D.*)?")
+
 PERSONAL_NAMES = re.compile(
     r"(^|_)(e?_?mail|phone|mobile|first_?name|last_?name|full_?name|surname|birth\w*|dob|ssn|passport|address|street|"
     r"iban|ip|latitude|longitude|gender|sex|race|religion)($|_)"
@@ -142,9 +154,10 @@ def _guess(path: Path, kinds: Mapping[str, str] | None = None) -> tuple[int, lis
             for at, (name, kind, *_) in enumerate(described):
                 nulls, distinct = (int(figure) for figure in figures[2 * at : 2 * at + 2])
                 levels: Sequence[Any] = ()
-                if kind == "VARCHAR" and 0 < distinct <= MOST_LEVELS and total >= FEWEST_ROWS * distinct:
-                    query = f"SELECT DISTINCT {quote(name)} FROM {source} WHERE {quote(name)} IS NOT NULL ORDER BY 1"
-                    levels = [row[0] for row in connection.execute(query).fetchall()]
+                if kind == "VARCHAR" and 0 < distinct <= MOST_LEVELS:
+                    query = f"SELECT {quote(name)}, count(*) FROM {source} WHERE {quote(name)} IS NOT NULL GROUP BY 1"
+                    counts_of_levels = dict(connection.execute(f"{query} ORDER BY 1").fetchall())
+                    levels = [*counts_of_levels] if are_codes(name, counts_of_levels, total) else []
                 if kind in INTEGERS and distinct == 2 and total >= FEWEST_ROWS * distinct:
                     query = f"SELECT min({quote(name)}), max({quote(name)}) FROM {source}"
                     least, greatest = connection.execute(query).fetchall()[0]
@@ -153,6 +166,29 @@ def _guess(path: Path, kinds: Mapping[str, str] | None = None) -> tuple[int, lis
             return int(total), guesses
     except duckdb.Error as error:
         raise MlopsError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def are_codes(name: str, counts: Mapping[str, int], rows: int) -> bool:
+    """Return True if the values of a column of text look like a complete list of codes, and not like free text.
+
+    Args:
+        name: name of the column.
+        counts: value → number of rows that have it.
+        rows: rows of the file, also those without a value.
+    """
+    return (
+        2 <= len(counts) <= MOST_LEVELS
+        and rows >= FEWEST_ROWS * len(counts)
+        and min(counts.values()) >= FEWEST_REPEATS
+        and FREE_TEXT_NAMES.search(name) is None
+        and all(map(_is_code, counts))
+    )
+
+
+def _is_code(value: str) -> bool:
+    words = value.split()
+    is_short = len(value) <= LONGEST_CODE and 1 <= len(words) <= MOST_WORDS
+    return is_short and not (len(words) > 1 and _SENTENCE.search(value)) and not _DATE.fullmatch(value)
 
 
 def _kind_of(guess: Guess, path: Path) -> tuple[str, str]:

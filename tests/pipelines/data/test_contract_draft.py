@@ -65,8 +65,8 @@ def test_a_contract_in_use_is_advised_to_bind_and_to_say_when_data_comes(status:
         (["Y", "N"], "string", ("N", "Y")),
         (["t", "f"], "string", ("f", "t")),
         (["TRUE", "False"], "boolean", ()),
-        (["31.12.2026", "01.02.2026"], "string", ("01.02.2026", "31.12.2026")),
-        (["12/31/2026", "2/1/2026"], "string", ("12/31/2026", "2/1/2026")),
+        (["31.12.2026", "01.02.2026"], "string", ()),
+        (["12/31/2026", "2/1/2026"], "string", ()),
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -96,6 +96,31 @@ def test_integers_that_are_flags_have_their_values_listed(
     assert check_data_file(found, path).keeps
     advised = any(line.startswith("late: logicalTypeOptions") for line in advise(found))
     assert advised is (listed is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_listed"),
+    [
+        ("state", {"open": 500, "closed": 100}, True),
+        ("state", {"open": 500, "never opened": 100, "C-1": 30}, True),
+        ("state", {"?": 500, "<=50K": 100}, True),
+        ("state", {"open": 600}, False),  # says nothing about the next value
+        ("state", {"open": 596, "closed": 4}, False),  # one that is rare: there are others
+        ("answer", {"Called twice, no answer": 300, "ok": 300}, False),
+        ("answer", {"is to call back on Monday": 300, "ok": 300}, False),
+        ("answer", {"a" * 33: 300, "ok": 300}, False),
+        ("answer", {" ": 300, "ok": 300}, False),
+        ("day", {"2026-12-31 10:00 Uhr": 300, "2026-01-01 11:00 Uhr": 300}, False),
+        ("driver_comment", {"ok": 300, "late": 300}, False),
+    ],
+)
+def test_only_text_that_looks_like_codes_has_its_values_listed(
+    tmp_path: Path, name: str, values: dict[str, int], is_listed: bool
+) -> None:
+    path = tmp_path / "a.csv"
+    lines = [value for value, count in values.items() for _ in range(count)]
+    path.write_text(f"id,{name}\n" + "".join(f'c{n},"{value}"\n' for n, value in enumerate(lines)))
+    assert draft(path).columns[name].valid_values == (tuple(sorted(values)) if is_listed else None)
 
 
 def test_the_types_of_parquet_and_json_files_are_kept(tmp_path: Path) -> None:
