@@ -155,10 +155,14 @@ def prepare_account(root: Path, home: Path, progress: RunProgress) -> None:
     if os.environ.get("GITHUB_ACTIONS") == "true" or not (root / _BOOTSTRAP).is_dir():
         return
     _declare_clusters(root, home)
-    known = (stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {})
-    if not set(Project(root).environments) <= set(known):
+    if not set(Project(root).environments) <= set(deploy_roles(home)):
         progress.noticed(f"bootstrapping the account with {_BOOTSTRAP}: see docs/bootstrap.md")
         bootstrap(root, home)
+
+
+def deploy_roles(home: Path) -> dict[str, str]:
+    """Return environment → ARN of the deploy role that the last bootstrap made; empty before the first one."""
+    return dict((stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {}))
 
 
 def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:

@@ -158,12 +158,17 @@ def bootstrap() -> None:
 
     target = LaptopTarget(Project.find())
     target.connect()
-    hub = attach(target)
+    hub, before = attach(target), stack_operations.deploy_roles(target.home)
     roles = stack_operations.bootstrap(target.project.root, target.home, hub.server.full_name if hub.exists() else None)
     click.echo("The account is bootstrapped.")
+    for name in sorted(before.keys() - roles.deploy.keys()):
+        click.echo(f"removed: the deploy role of {name}, {before[name]}")
     if hub.exists():
         for name in hosting.add_environments(hub, roles):
             click.echo(f"GitHub: environment {name}, its role, and the key of the app")
+        for name in hosting.removed_environments(hub, roles):
+            click.echo(f"GitHub: environment {name} has no role any more and still holds the key of the app")
+            click.echo(f"  fix: gh api -X DELETE repos/{hub.server.full_name}/environments/{name}")
 
 
 @laptop.command("export-stack")
