@@ -35,6 +35,9 @@ ALL_OUTSIDERS = "all_external_contributors"
 APP_KEY = "APP_PRIVATE_KEY"
 """Name of the secret with the app's private key."""
 
+TARGET, AWS = "MLOPS_TARGET", "aws"
+"""Variable that names the target of jobs, and its value in a repository that deploys to AWS."""
+
 PLACEHOLDER_OWNER = "acme"
 """The organisation that owns everything in the template's CODEOWNERS."""
 
@@ -102,7 +105,7 @@ class WantedSettings:
     def variable_names(self) -> dict[str, tuple[str, ...]]:
         """`repository` or a GitHub environment → names of the variables that it must have."""
         return {
-            REPOSITORY: ("APP_CLIENT_ID", APP_SLUG, "AWS_REGION", "MLOPS_TARGET"),
+            REPOSITORY: ("APP_CLIENT_ID", APP_SLUG, "AWS_REGION", TARGET),
             PREVIEW: ("AWS_PREVIEW_ROLE",),
             IMAGES: ("AWS_IMAGES_ROLE",),
             **dict.fromkeys(self.environments, ("AWS_DEPLOY_ROLE",)),
@@ -123,7 +126,7 @@ def judge_settings(facts: RepositoryFacts, wanted: WantedSettings) -> list[Setti
         *_judge_actions(facts),
         *_judge_app(facts, wanted),
         *_judge_variables(facts, wanted),
-        _judge_state(wanted),
+        _judge_state(facts, wanted),
         *_judge_subject(facts, wanted),
         _judge(
             "labels",
@@ -543,11 +546,18 @@ def variables_of(facts: RepositoryFacts, group: str) -> Mapping[str, str] | Unre
     return facts.environments[group].variables if group in facts.environments else {}
 
 
-def _judge_state(wanted: WantedSettings) -> Setting:
-    """Judge where jobs find the Pulumi state: in a reviewed file, because everyone with write access sets variables."""
-    fix = f"{COMMAND} --outputs FILE, and commit Pulumi.yaml"
+def _judge_state(facts: RepositoryFacts, wanted: WantedSettings) -> Setting:
+    """Judge where jobs find the Pulumi state: in a reviewed file, because everyone with write access sets variables.
+
+    Only jobs on AWS read it.
+    """
+    name, fix = "Pulumi.yaml: backend", f"{COMMAND} --outputs FILE, and commit Pulumi.yaml"
+    found = {} if isinstance(facts.variables, Unreadable) else facts.variables
+    target = wanted.variables.get(REPOSITORY, {}).get(TARGET) or found.get(TARGET) or AWS
+    if target != AWS:
+        return Setting(name, "ok", f"not used: the target is {target}", f"url of the state, if the target is {AWS}", fix)
     status: Status = "missing" if wanted.backend is None else "ok"
-    return Setting("Pulumi.yaml: backend", status, wanted.backend or "not set", "url of the state", fix)
+    return Setting(name, status, wanted.backend or "not set", "url of the state", fix)
 
 
 # --- the subject of OIDC tokens ---

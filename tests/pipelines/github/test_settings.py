@@ -371,6 +371,18 @@ def test_what_is_not_as_documented_is_reported(changes: dict[str, Any], expected
     assert wrong(**changes) == expected
 
 
+@pytest.mark.parametrize(
+    ("target", "known", "is_wrong"),
+    [("aws", "", True), ("", "", True), ("elsewhere", "", False), ("elsewhere", "aws", True)],
+)
+def test_a_state_is_needed_only_where_jobs_use_aws(target: str, known: str, is_wrong: bool) -> None:
+    """`known` is the target in the outputs of the bootstrap, which setup is about to write."""
+    variables = {"repository": {"MLOPS_TARGET": known}} if known else {}
+    wanted = replace(WANTED, backend=None, variables=variables)
+    found = judge_settings(facts(variables={"MLOPS_TARGET": target}), wanted)
+    assert ("Pulumi.yaml: backend" in {each.name for each in found if not each.ok}) is is_wrong
+
+
 # --- the app ---
 
 
