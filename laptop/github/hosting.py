@@ -107,13 +107,19 @@ def add_environments(hub: Hub, roles: Roles) -> tuple[str, ...]:
         hub: hosts the repository.
         roles: roles that jobs sign in as.
     """
-    known = hub.server.settings.environments
-    key = next(found for name in known if (found := hub.secret("APP_PRIVATE_KEY", name)))
-    added = tuple(name for name in roles.deploy if name not in known or not hub.secret("APP_PRIVATE_KEY", name))
+    settings = hub.server.settings
+    key = next(found for name in settings.environments if (found := hub.secret("APP_PRIVATE_KEY", name)))
+    found = {name: settings.find_environment(name) for name in roles.deploy}
+    added = tuple(name for name, known in found.items() if not known or not hub.secret("APP_PRIVATE_KEY", known))
     for name in added:
-        hub.add_environment(name, ("main",))
-        _set_up_environment(hub, name, roles.deploy[name], key)
+        _set_up_environment(hub, hub.add_environment(name, ("main",)), roles.deploy[name], key)
     return added
+
+
+def removed_environments(hub: Hub, roles: Roles) -> tuple[str, ...]:
+    """Return the environments on GitHub whose deploy role no longer exists."""
+    kept = {*roles.deploy, "preview", "images"}
+    return tuple(name for name in hub.server.settings.environments if name.lower() not in kept)
 
 
 def _set_up_environment(hub: Hub, name: str, role: str, key: str) -> None:

@@ -80,12 +80,14 @@ class Hub:
         """Replace the settings."""
         self.server.configure(settings)
 
-    def add_environment(self, name: str, branches: Sequence[str]) -> None:
-        """Create an environment that jobs of some branches may enter, or replace these branches."""
+    def add_environment(self, name: str, branches: Sequence[str]) -> str:
+        """Create an environment that jobs of some branches may enter, or replace these branches. Return its name."""
         with self.server.change() as state:
             settings = RepositorySettings.from_json(state["settings"])
-            environments = {**settings.environments, name: tuple(branches)}
+            known = settings.find_environment(name) or name
+            environments = {**settings.environments, known: tuple(branches)}
             state["settings"] = replace(settings, environments=environments).to_json()
+        return known
 
     def secret(self, name: str, environment: str) -> str | None:
         """Return a secret of an environment; None if it has none of this name."""

@@ -246,7 +246,8 @@ def _installation(gh: Gh, about: Mapping[str, Any], slug: str) -> dict[str, Any]
 
 def _environments(gh: Gh, repository: str, wanted: Sequence[str]) -> dict[str, EnvironmentFacts]:
     listed = _pages(gh, f"{repository}/environments", "environments")
-    return {str(each["name"]): _environment(gh, repository, each) for each in listed if each["name"] in wanted}
+    named = {str(each["name"]).lower(): each for each in listed}  # GitHub ignores the case
+    return {name: _environment(gh, repository, named[name]) for name in wanted if name in named}
 
 
 def _environment(gh: Gh, repository: str, found: Mapping[str, Any]) -> EnvironmentFacts:

@@ -74,6 +74,10 @@ class RepositorySettings:
     signed_commits: bool = False
     labels: tuple[str, ...] = ("bug", "documentation", "enhancement", "question")
 
+    def find_environment(self, name: str) -> str | None:
+        """Return the name that an environment was created with; None if there is none. GitHub ignores the case."""
+        return next((each for each in self.environments if each.lower() == name.lower()), None)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -217,14 +217,15 @@ def _put_environment(server: GitHubServer, actor: Actor, match: re.Match[str], f
         raise RequestDeniedError(422, "protected_branches and custom_branch_policies cannot have the same value")
 
     def change(settings: RepositorySettings, state: State) -> RepositorySettings:
-        state.setdefault("environment details", {})[match["name"]] = dict(fields)
-        patterns = settings.environments.get(match["name"], ()) if policy and policy["custom_branch_policies"] else ()
+        name = settings.find_environment(match["name"]) or match["name"]
+        state.setdefault("environment details", {})[name] = dict(fields)
+        patterns = settings.environments.get(name, ()) if policy and policy["custom_branch_policies"] else ()
         # A policy without a pattern admits no branch: an empty tuple would admit all of them.
         patterns = patterns or (() if policy is None else (MAIN,) if policy["protected_branches"] else (_NO_BRANCH,))
-        return replace(settings, environments={**settings.environments, match["name"]: patterns})
+        return replace(settings, environments={**settings.environments, name: patterns})
 
     _change(server, change)
-    return {"name": match["name"]}
+    return {"name": server.settings.find_environment(match["name"])}
 
 
 def _delete_environment(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
@@ -244,27 +245,26 @@ _NO_BRANCH = "~"
 
 
 def _policies(server: GitHubServer, name: str) -> list[dict[str, Any]]:
-    if name not in server.settings.environments:
-        raise _NOT_FOUND
     listed = [each for each in server.settings.environments[name] if each != _NO_BRANCH]
     return [{"id": number, "name": each, "type": "branch"} for number, each in enumerate(listed, start=1)]
 
 
 def _list_policies(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "actions")
-    found = _policies(server, match["name"])
+    found = _policies(server, _environment_of(server, match))
     return {"total_count": len(found), "branch_policies": found}
 
 
 def _add_policy(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
     _need_administrator(server, actor)
-    _set_policies(server, match["name"], [*(each["name"] for each in _policies(server, match["name"])), fields["name"]])
+    name = _environment_of(server, match)
+    _set_policies(server, name, [*(each["name"] for each in _policies(server, name)), fields["name"]])
 
 
 def _delete_policy(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     _need_administrator(server, actor)
-    left = [each["name"] for each in _policies(server, match["name"]) if each["id"] != int(match["id"])]
-    _set_policies(server, match["name"], left)
+    name = _environment_of(server, match)
+    _set_policies(server, name, [each["name"] for each in _policies(server, name) if each["id"] != int(match["id"])])
 
 
 def _set_policies(server: GitHubServer, name: str, patterns: Sequence[str]) -> None:
@@ -276,10 +276,15 @@ def _set_policies(server: GitHubServer, name: str, patterns: Sequence[str]) -> N
 
 
 def _environment_of(server: GitHubServer, match: re.Match[str]) -> str:
-    name = match.groupdict().get("name") or ""
-    if name and name not in server.settings.environments:
+    return _known_environment(server, match.groupdict().get("name") or "")
+
+
+def _known_environment(server: GitHubServer, name: str) -> str:
+    """Return the name that an environment was created with; "" for the repository."""
+    found = server.settings.find_environment(name) if name else ""
+    if found is None:
         raise _NOT_FOUND
-    return name
+    return found
 
 
 def _list_variables(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
@@ -337,9 +342,7 @@ def set_environment_secret(server: GitHubServer, actor: Actor, name: str, value:
         RequestDeniedError: the environment does not exist, or the caller may not.
     """
     _need_collaborator(server, actor, "write", "secrets", environment)
-    if environment and environment not in server.settings.environments:
-        raise _NOT_FOUND
-    Vault(server.folder).set_secret(name, value, environment)
+    Vault(server.folder).set_secret(name, value, _known_environment(server, environment))
 
 
 # --- Actions ---

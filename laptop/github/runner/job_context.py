@@ -62,7 +62,7 @@ class JobPlan:
         contexts: `github`, `needs`, `inputs`, `vars`, `secrets`, `matrix`, `strategy`.
         actor: owner of the job's token, with the job's permissions.
         token: the job's token.
-        environment: deployment environment, or "".
+        environment: deployment environment as the workflow writes it, or "".
         folder: folder for the log.
         work: folder for the job's home and temporary files; removed when the job ends.
         artifacts: the run's folder of artifacts.

@@ -147,11 +147,13 @@ class JobExecution:
         (plan.home / ".gitconfig").write_text(config, encoding="utf-8")
 
     def _check_environment(self) -> None:
-        branches = self.server.settings.environments.get(self.plan.environment, ())
+        settings = self.server.settings
+        known = settings.find_environment(self.plan.environment)
+        branches = settings.environments[known] if known is not None else ()
         ref = self.plan.event.ref
         name = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
-        if self.plan.environment and branches and not (name and Patterns(tuple(branches)).accept(name)):
-            what = f"{ref} is not allowed to deploy to {self.plan.environment} due to environment protection rules"
+        if branches and not (name and Patterns(tuple(branches)).accept(name)):
+            what = f"{ref} is not allowed to deploy to {known} due to environment protection rules"
             raise MlopsError(what, fix=f"use one of these branches: {', '.join(branches)}")
 
     def _read_outputs(self, frame: StepFrame) -> tuple[dict[str, str], str]:

@@ -324,7 +324,8 @@ class RunExecution:
         with self.server.change() as state:
             token = issue_token(state, actor)
             self._check(state, leg.name, "")
-        contexts = self._contexts(job, leg.values, environment, leg.index, leg.total)
+        known = settings.find_environment(environment) or environment
+        contexts = self._contexts(job, leg.values, known, leg.index, leg.total)
         contexts["secrets"] = {**contexts["secrets"], "GITHUB_TOKEN": token}
         slug = job.id if job.strategy is None else f"{job.id}.{leg.index}"
         folder = self.server.run_folder(record["number"])

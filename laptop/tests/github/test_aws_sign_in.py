@@ -77,6 +77,7 @@ def test_a_job_can_only_assume_a_role_that_trusts_it(folder: Path, account: Acco
             jobs:
               prod: {job("deploy-prod", environment="prod")}
               dev: {job("deploy-prod", environment="dev")}
+              shouted: {job("deploy-prod", environment="PROD")}
               nowhere: {job("deploy-prod")}
               preview: {job("preview")}
               silent: {job("deploy-prod", environment="prod", permission="contents: write")}
@@ -97,6 +98,7 @@ def test_a_job_can_only_assume_a_role_that_trusts_it(folder: Path, account: Acco
     assert "registry=123456789012.dkr.ecr.eu-west-1.amazonaws.com" in text
     assert "assumed arn:aws:iam::123456789012:role/deploy-prod as repo:acme/mlops:environment:prod" in text
     assert "AccessDenied" in errors(run, "dev") and "as repo:acme/mlops:environment:dev" in errors(run, "dev")
+    assert "as repo:acme/mlops:environment:PROD" in errors(run, "shouted"), "roles compare the case"
     assert "as repo:acme/mlops:ref:refs/heads/main" in errors(run, "nowhere")
     assert "deploy-prod" not in errors(run, "preview") and "AccessDenied" in errors(run, "preview")
     assert "add `id-token: write`" in errors(run, "silent")
@@ -108,5 +110,5 @@ def test_a_job_can_only_assume_a_role_that_trusts_it(folder: Path, account: Acco
     (run,) = hub.pump()
     assert run.job("preview").conclusion == "success", errors(run, "preview")
     # A pull request cannot reach prod, whatever its workflow says.
-    assert "not allowed to deploy to prod" in errors(run, "prod")
+    assert all("not allowed to deploy to prod" in errors(run, name) for name in ("prod", "shouted"))
     assert "as repo:acme/mlops:environment:dev" in errors(run, "dev")

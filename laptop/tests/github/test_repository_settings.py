@@ -13,6 +13,7 @@ from laptop import stack_operations
 from laptop.github.forge.actors import Actor, RequestDeniedError, person
 from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.forge.rest_api import request
+from laptop.github.forge.settings_routes import set_environment_secret
 from laptop.github.hosting import Roles, host
 from laptop.github.hub import Hub
 from laptop.laptop_target import LaptopTarget
@@ -73,7 +74,7 @@ def test_setup_makes_the_settings_and_a_second_time_there_is_nothing_to_do(hub: 
     again = prepare_setup(gh, ("dev",), SetupOptions(variables=VARIABLES))
     assert again.is_done
     left = {setting.name: setting.found for setting in judge_repository(gh, ("dev",)) if not setting.ok}
-    assert set(left) == {"OIDC subject", "Pulumi.yaml: backend", "code owners: valid"}, left
+    assert set(left) == {"OIDC subject", "code owners: valid"}, left
     assert left["code owners: valid"] == "line 2: Unknown owner"
     # What GitHub does about them:
     settings = hub.server.settings
@@ -183,7 +184,7 @@ def test_a_hosted_repository_has_the_documented_settings(tmp_path: Path, monkeyp
     act_as(hub, monkeypatch, "ada")
     found = judge_repository(Gh(source, "acme/mlops"), ("dev",))
     left = {setting.name: setting.found for setting in found if not setting.ok}
-    assert set(left) == {"Pulumi.yaml: backend", "labels", "OIDC subject"}, left
+    assert set(left) == {"labels", "OIDC subject"}, left
 
 
 def test_bootstrap_sets_up_an_environment_that_is_added_later(
@@ -206,10 +207,49 @@ def test_bootstrap_sets_up_an_environment_that_is_added_later(
     assert "GitHub: environment qa, its role, and the key of the app" in capsys.readouterr().out
     found = judge_repository(Gh(source, "acme/mlops"), ("dev", "qa"))
     left = {setting.name: setting.found for setting in found if not setting.ok}
-    assert set(left) == {"Pulumi.yaml: backend", "labels", "OIDC subject"}, left
+    assert set(left) == {"labels", "OIDC subject"}, left
     assert main(["laptop", "bootstrap"]) in (0, None)
     assert "environment qa" not in capsys.readouterr().out
     assert applied == ["acme/mlops", "acme/mlops"], "each time: an environment may have become disposable"
+
+
+def test_bootstrap_says_which_role_it_removed_and_what_is_left_on_github(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub, before = Hub(tmp_path / "home"), {"dev": "arn:d", "qa": "arn:q"}
+    source = write(tmp_path / "source", {**FILES, "Pulumi.yaml": "name: mlops\nruntime: python\n"})
+    host(hub, source, region="eu-west-1", roles=Roles(before, "arn:p", "arn:i"))
+    act_as(hub, monkeypatch, "ada")
+    monkeypatch.chdir(source)
+    monkeypatch.setattr(LaptopTarget, "connect", lambda self: None)
+    monkeypatch.setattr("laptop.cli.github.attach", lambda target: hub)
+    monkeypatch.setattr(stack_operations, "deploy_roles", lambda home: before)
+    monkeypatch.setattr(stack_operations, "bootstrap", lambda *_: Roles({"dev": "arn:d"}, "arn:p", "arn:i"))
+    assert main(["laptop", "bootstrap"]) in (0, None)
+    said, delete = capsys.readouterr().out, "repos/acme/mlops/environments/qa"
+    assert "removed: the deploy role of qa, arn:q" in said and "deploy role of dev" not in said
+    assert "GitHub: environment qa has no role any more" in said and f"fix: gh api -X DELETE {delete}" in said
+    Gh(source, "acme/mlops").request("DELETE", delete)
+    assert main(["laptop", "bootstrap"]) in (0, None)
+    assert "environment qa" not in capsys.readouterr().out
+
+
+def test_the_case_of_an_environments_name_does_not_matter(hub: Hub, tmp_path: Path) -> None:
+    gh, path = Gh(tmp_path / "source", "acme/mlops"), "repos/acme/mlops/environments"
+    assert hub.add_environment("Dev", ("main",)) == "Dev"
+    assert hub.add_environment("dev", ("main", "next")) == "Dev"
+    set_environment_secret(hub.server, person("ada"), "APP_PRIVATE_KEY", KEY, "DEV")
+    gh.request("POST", f"{path}/dev/variables", {"name": "AWS_DEPLOY_ROLE", "value": "arn:d"})
+    assert gh.get("environments/dev/deployment-branch-policies")["total_count"] == 2
+    gh.request("DELETE", f"{path}/dev/deployment-branch-policies/2")
+    custom = {"protected_branches": False, "custom_branch_policies": True}
+    gh.request("PUT", f"{path}/dev", {"deployment_branch_policy": custom})
+    assert hub.server.settings.environments == {"Dev": ("main",)}
+    judged = {setting.name: setting for setting in judge_repository(gh, ("dev",))}
+    names = ("environment dev", "secret APP_PRIVATE_KEY: dev", "variable AWS_DEPLOY_ROLE: dev")
+    assert [judged[name].found for name in names if not judged[name].ok] == []
+    gh.request("DELETE", f"{path}/DEV")
+    assert hub.server.settings.environments == {} and hub.secret("APP_PRIVATE_KEY", "Dev") is None
 
 
 def test_a_deleted_environment_loses_its_secrets_and_variables(hub: Hub, tmp_path: Path) -> None:
