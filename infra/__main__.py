@@ -31,8 +31,8 @@ from infra.scopes import load_environment
 from pipelines.declarations.inference_logging import log_policy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.names import (
-    maintenance_name,
     compaction_name,
+    maintenance_name,
     model_monitor_name,
     monitor_name,
     prediction_job_name,
@@ -69,7 +69,7 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion and maintenance of tables, where models are trained, and of labels elsewhere; monitors of datasets; training
+    # Ingestion and table maintenance where models are trained, and of labels elsewhere; monitors of datasets; training
     context = JobContext(
         environment=environment,
         namespace=namespace.name,
@@ -120,13 +120,15 @@ def provision() -> None:
             TrainingJob(name, training, on_cluster)
             jobs.append(training_name(name))
 
-    # Prediction by batch with the maintenance of its table, and a monitor, for each model with a release in this environment
+    # Prediction by batch, the maintenance of its table, and a monitor for each model with a release in this environment
     for name in (name for name, bundle in releases.items() if bundle is not None):
         predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
         BatchPredictionJob(name, predicting, on_cluster)
         predicted = predictions_name(name)
         TableMaintenance(
-            predicted, TableMaintenanceArgs(context=context, storage=storage, registry=registry, predicting=()), on_cluster
+            predicted,
+            TableMaintenanceArgs(context=context, storage=storage, registry=registry, predicting=()),
+            on_cluster,
         )
         jobs += [prediction_job_name(name), maintenance_name(predicted)]
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]

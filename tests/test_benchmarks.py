@@ -10,14 +10,14 @@ import pytest
 from tools.bench import contract_peers
 from tools.bench.__main__ import PAGE, PARTS, section, updated_page
 from tools.bench.figures import Figure
-from tools.bench.measured_process import Used
+from tools.bench.measured_process import ResourceUsage
 
 LARGEST = max(contract_peers.ROUNDS)
 
 
-def used(seconds: float) -> list[Used]:
+def used(seconds: float) -> list[ResourceUsage]:
     """Return three measurements around a time; the figure of a part is their median."""
-    return [Used(2 * each, each, 100_000_000, "") for each in (seconds, seconds / 2, seconds * 3)]
+    return [ResourceUsage(2 * each, each, 100_000_000, "") for each in (seconds, seconds / 2, seconds * 3)]
 
 
 def compared(rows: int, **times: float) -> list[Figure]:

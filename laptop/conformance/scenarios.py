@@ -181,7 +181,7 @@ def restart() -> ScenarioStep:
 
 
 @dataclass
-class Theatre:
+class ScenarioCluster:
     """A cluster that scenarios are played on.
 
     Attributes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from laptop.conformance import control_plane
 from laptop.conformance.engines import link_binaries
-from laptop.conformance.scenarios import Observation, Scenario, Summarise, Theatre, Watched
+from laptop.conformance.scenarios import Observation, Scenario, ScenarioCluster, Summarise, Watched
 from laptop.tests.cluster.running_cluster import RunningCluster
 
 STAGES = Path(__file__).with_name("stages")
@@ -29,7 +29,7 @@ class Observed:
 
 
 @contextmanager
-def both_clusters(folder: Path, engines: tuple[str, ...]) -> Iterator[tuple[Theatre, Theatre]]:
+def both_clusters(folder: Path, engines: tuple[str, ...]) -> Iterator[tuple[ScenarioCluster, ScenarioCluster]]:
     """Start the real control plane and the laptop's cluster, and stop them.
 
     Args:
@@ -42,17 +42,20 @@ def both_clusters(folder: Path, engines: tuple[str, ...]) -> Iterator[tuple[Thea
         ours = RunningCluster(folder / "laptop", time_scale=1.0)
         try:
             yield (
-                Theatre(plane.kubeconfig, lambda: plane.restart("rollouts-controller"), "real"),
-                Theatre(ours.home / "kubeconfig", ours.restart_controllers, "ours"),
+                ScenarioCluster(plane.kubeconfig, lambda: plane.restart("rollouts-controller"), "real"),
+                ScenarioCluster(ours.home / "kubeconfig", ours.restart_controllers, "ours"),
             )
         finally:
             ours.close()
 
 
 def play_on_both(
-    theatres: tuple[Theatre, Theatre], scenarios: Sequence[Scenario], watched: Watched, summarise: Summarise
+    clusters: tuple[ScenarioCluster, ScenarioCluster],
+    scenarios: Sequence[Scenario],
+    watched: Watched,
+    summarise: Summarise,
 ) -> dict[str, Observed]:
     """Play scenarios on both clusters at the same time. Return name → observations."""
-    with ThreadPoolExecutor(len(theatres)) as pool:
-        real, ours = pool.map(lambda one: one.play_all(scenarios, watched, summarise, at_once=AT_ONCE), theatres)
+    with ThreadPoolExecutor(len(clusters)) as pool:
+        real, ours = pool.map(lambda one: one.play_all(scenarios, watched, summarise, at_once=AT_ONCE), clusters)
     return {name: Observed(real[name], ours[name]) for name in real}

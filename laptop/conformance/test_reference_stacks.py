@@ -61,7 +61,7 @@ SERVER_SIDE = frozenset(
 
 
 @dataclass(frozen=True)
-class Half:
+class LaptopCopy:
     """One of the two laptops, with a copy of the repository."""
 
     laptop: Laptop
@@ -91,18 +91,18 @@ def _kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def halves(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Half, Half]]:
+def halves(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LaptopCopy, LaptopCopy]]:
     homes = [tmp_path_factory.mktemp(name) for name in ("ours", "theirs")]
     with contextlib.ExitStack() as stack:
         found = []
         for home in homes:
-            found.append(Half(lifecycle.start(home, repository, attached=True), repository))
+            found.append(LaptopCopy(lifecycle.start(home, repository, attached=True), repository))
             stack.callback(lifecycle.stop, home)
         yield found[0], found[1]
 
 
 @pytest.fixture(scope="module")
-def attached(halves: tuple[Half, Half]) -> Iterator[dict[str, int]]:
+def attached(halves: tuple[LaptopCopy, LaptopCopy]) -> Iterator[dict[str, int]]:
     """Ports of the providers of the second laptop."""
     with contextlib.ExitStack() as stack:
         yield {
@@ -193,7 +193,7 @@ STACKS = {"account": "infra/bootstrap", "dev": ".", "staging": ".", "prod": "."}
 
 
 def test_both_engines_apply_refresh_and_destroy_the_reference_stacks_alike(
-    halves: tuple[Half, Half], attached: dict[str, int], pulumi_cli: FoundEngine, tmp_path: Path
+    halves: tuple[LaptopCopy, LaptopCopy], attached: dict[str, int], pulumi_cli: FoundEngine, tmp_path: Path
 ) -> None:
     ours, theirs = halves
     stacks = {}

@@ -37,14 +37,14 @@ def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Name → observations of every selected scenario; of the last play if it had to be played again."""
     selected = {item.name for item in request.session.items if item.path == request.path}
     played = [one for one in scenarios() if f"{test_a_rollout_fares_as_with_argo.__name__}[{one.name}]" in selected]
-    with both_clusters(tmp_path_factory.mktemp("rollouts"), CONTROL_PLANE) as theatres:
-        seen = play_on_both(theatres, played, view.WATCHED, view.summarise)
+    with both_clusters(tmp_path_factory.mktemp("rollouts"), CONTROL_PLANE) as clusters:
+        seen = play_on_both(clusters, played, view.WATCHED, view.summarise)
         for _ in range(_REPLAYS):
             differing = [one for one in played if differences(seen[one.name].real, seen[one.name].ours)]
             if not differing:
                 break
             print("played again:", ", ".join(one.name for one in differing))
-            seen |= play_on_both(theatres, differing, view.WATCHED, view.summarise)
+            seen |= play_on_both(clusters, differing, view.WATCHED, view.summarise)
         yield seen
 
 

@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.needs(*ENGINES), pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Observed]]:
     """Name → observations of every scenario."""
-    with both_clusters(tmp_path_factory.mktemp("workloads"), ENGINES) as theatres:
-        yield play_on_both(theatres, scenarios(), view.WATCHED, view.summarise)
+    with both_clusters(tmp_path_factory.mktemp("workloads"), ENGINES) as clusters:
+        yield play_on_both(clusters, scenarios(), view.WATCHED, view.summarise)
 
 
 @pytest.mark.parametrize("name", [scenario.name for scenario in scenarios()])

@@ -58,7 +58,7 @@ QUIET = ("mlops ci select", "mlops ci use-cluster")
 
 
 @dataclass(frozen=True)
-class Awaited:
+class RequestedRun:
     """A workflow run that was requested: the first run of `workflow` with a number above `after`."""
 
     workflow: str
@@ -283,12 +283,12 @@ class Demo:
             assert bad is not None and bad.event.live is not None
             watch = TrafficWatch(descriptor.namespace, self.sample.model, bad.event.live)
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
-            run = self._await(Awaited("respond", before))
+            run = self._await(RequestedRun("respond", before))
             for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
             if (seconds := watch.seconds()) is not None:
                 click.secho(f"   traffic restored {seconds:.1f} s after the alarm", fg="green")
-            self._await(Awaited("deploy", before))
+            self._await(RequestedRun("deploy", before))
 
     def compare_with_git(self) -> None:
         """Run the workflow `audit`, which fails if git, a ledger or a cluster says something else than the others."""
@@ -297,7 +297,7 @@ class Demo:
         with self.journey.step("Audit: git, ledgers and clusters agree in every environment"):
             before = self.hub.newest()
             self.hub.dispatch(AUTHOR, "audit.yml")
-            for line in lines_of(self._await(Awaited("audit", before)), "as in git"):
+            for line in lines_of(self._await(RequestedRun("audit", before)), "as in git"):
                 click.echo(f"   {line.strip()}")
 
     def summarise(self) -> None:
@@ -341,16 +341,16 @@ class Demo:
         with self.journey.step(title):
             deploy(self.project.root, self.home, environment, "up", Overview())
 
-    def _dispatch_training(self) -> Awaited:
+    def _dispatch_training(self) -> RequestedRun:
         """Start the workflow `train` without waiting for it."""
         from laptop.github.hosting import AUTHOR
 
-        awaited = Awaited("train", self.hub.newest())
+        awaited = RequestedRun("train", self.hub.newest())
         self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": self.sample.model})
         click.echo(f"   {AUTHOR} starts the workflow train for {self.sample.model}")
         return awaited
 
-    def _await(self, awaited: Awaited) -> WorkflowRun:
+    def _await(self, awaited: RequestedRun) -> WorkflowRun:
         """Wait for a run that must succeed; on failure, the error contains the end of its log."""
         run = self.hub.wait(awaited.workflow, after=awaited.after)
         for problem in run.problems:
@@ -399,7 +399,7 @@ class Demo:
             newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
             self.hub.rerun(newest.number)
             self._await_checks(request)
-        deployment = Awaited("deploy", self.hub.newest())
+        deployment = RequestedRun("deploy", self.hub.newest())
         merged = time.time()
         if self.hub.blockers(request.number):
             self._show_refusal(request)
@@ -418,7 +418,7 @@ class Demo:
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
 
-    def _run_again_after_failure(self, deployment: Awaited) -> None:
+    def _run_again_after_failure(self, deployment: RequestedRun) -> None:
         """Wait for a deployment that met a fault, and run it again if it failed, as a person would."""
         from laptop.github.hosting import APPROVER
 

@@ -10,7 +10,7 @@ from unittest import mock
 
 import click
 
-from laptop.demo.journey import Awaited, Demo, lines_of
+from laptop.demo.journey import Demo, RequestedRun, lines_of
 from laptop.demo.material import CENSUS, keep_first_environment
 from laptop.demo.survey_people import People, Person, await_quiet_log, from_abroad, write_years
 from laptop.passing_days import pass_days
@@ -126,8 +126,8 @@ class OperationDemo(Demo):
             self._day("e")
             before = self.hub.newest()
             _expect(self._monitor(), "accuracy", "alarm")
-            self._show_response(self._await(Awaited("respond", before)))
-            self._await(Awaited("deploy", before))
+            self._show_response(self._await(RequestedRun("respond", before)))
+            self._await(RequestedRun("deploy", before))
             self._follow_release()
 
     def _years(self) -> None:
@@ -158,8 +158,8 @@ class OperationDemo(Demo):
             self._day("g", change=from_abroad)
             before = self.hub.newest()
             _expect(self._monitor(), "input-drift", "alarm")
-            self._show_response(self._await(Awaited("respond", before)))
-            self._await(Awaited("train", before))
+            self._show_response(self._await(RequestedRun("respond", before)))
+            self._await(RequestedRun("train", before))
             request = self._open_release(self.first)
             self._await_checks(request)
             click.secho(f"   pull request {request.number}: {request.title}", fg="yellow")
@@ -169,7 +169,7 @@ class OperationDemo(Demo):
             self._day("h", change=from_abroad)
             before = self.hub.newest()
             _expect(self._monitor(), "fairness", "alarm")
-            self._show_response(self._await(Awaited("respond", before)))
+            self._show_response(self._await(RequestedRun("respond", before)))
             for issue in self.hub.server.issues():
                 click.secho(f"   issue {issue['number']}: {issue['title']}", fg="yellow")
 

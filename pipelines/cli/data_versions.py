@@ -230,7 +230,7 @@ def maintain(dataset: str, applying: bool, environment: str, target: str) -> Non
     environment's registry or a batch prediction of the last 90 days names it. Versions of predictions stay for 400
     days. To remove versions of bundles past their audit period, use `mlops data expire`.
     """
-    from pipelines.data.table_maintenance import plan_maintenance, plan_lines
+    from pipelines.data.table_maintenance import plan_lines, plan_maintenance
     from pipelines.targets.workloads import run_maintenance
 
     opened = open_target(target)
@@ -238,7 +238,9 @@ def maintain(dataset: str, applying: bool, environment: str, target: str) -> Non
     if applying:
         run_maintenance(opened, environment, dataset, log)
         return
-    plan = plan_maintenance(opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC))
+    plan = plan_maintenance(
+        opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC)
+    )
     for line in plan_lines(plan):
         click.echo(line)
     click.echo("nothing to do" if plan.is_empty else "to do this now, add --apply")

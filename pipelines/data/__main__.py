@@ -104,7 +104,7 @@ def _maintain(descriptor: EnvironmentDescriptor, contract: Contract, predicting:
 
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from pipelines.data.table_maintenance import publish_figures, maintain_table
+    from pipelines.data.table_maintenance import maintain_table, publish_figures
 
     now = datetime.now(UTC)
     try:

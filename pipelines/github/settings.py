@@ -555,7 +555,9 @@ def _judge_state(facts: RepositoryFacts, wanted: WantedSettings) -> Setting:
     found = {} if isinstance(facts.variables, Unreadable) else facts.variables
     target = wanted.variables.get(REPOSITORY, {}).get(TARGET) or found.get(TARGET) or AWS
     if target != AWS:
-        return Setting(name, "ok", f"not used: the target is {target}", f"url of the state, if the target is {AWS}", fix)
+        return Setting(
+            name, "ok", f"not used: the target is {target}", f"url of the state, if the target is {AWS}", fix
+        )
     status: Status = "missing" if wanted.backend is None else "ok"
     return Setting(name, status, wanted.backend or "not set", "url of the state", fix)
 

@@ -14,7 +14,7 @@ from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.comments.canary_note import LiveTraffic, canary_note
 from pipelines.promotion.comments.correction_comment import render_correction
-from pipelines.promotion.comments.gate_comment import Surroundings, render
+from pipelines.promotion.comments.gate_comment import CommentContext, render
 from pipelines.promotion.correction import CorrectionFacts, judge_correction
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange, gather
@@ -100,7 +100,7 @@ def _surroundings(
     change: ReleaseChange,
     facts: Facts,
     preview: Preview,
-) -> Surroundings:
+) -> CommentContext:
     """Collect the content of the comment besides the verdicts."""
     release = change.release
     here = descriptors[release.environment]
@@ -111,7 +111,7 @@ def _surroundings(
         _describe_bundle(here, release.model, facts.live),
         _describe_bundle(source, release.model, release.bundle),
     )
-    return Surroundings(
+    return CommentContext(
         preview=preview.text,
         rollback=head.event.live if head is not None else None,
         sizes=(live[0], candidate[0]),

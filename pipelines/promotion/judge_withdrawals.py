@@ -16,7 +16,7 @@ from pipelines.promotion.preview import start_preview
 from pipelines.promotion.release_changes import ReleaseFileChange
 from pipelines.promotion.release_comment import comment_on_release
 from pipelines.promotion.verdict import log_verdicts
-from pipelines.promotion.withdrawal import WithdrawalFacts, judge_withdrawal, refuse_untold
+from pipelines.promotion.withdrawal import WithdrawalFacts, judge_withdrawal, refuse_unannounced_removal
 from pipelines.targets import Preview, Target
 
 
@@ -32,7 +32,7 @@ def judge_absence(
             "first, then its files (docs/platform-engineer.md#remove-an-environment)"
         ]
     try:
-        refuse_untold(
+        refuse_unannounced_removal(
             file.model, file.environment, live_bundle(descriptors, file.environment, file.model), removed=removed
         )
     except MlopsError as error:

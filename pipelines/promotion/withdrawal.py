@@ -81,7 +81,7 @@ def _open_window(freezes: Sequence[FreezeWindow], now: datetime) -> FreezeWindow
     return next((window for window in freezes if window.start <= now < window.end), None)
 
 
-def refuse_untold(model: str, environment: str, live: str | None, *, removed: bool) -> None:
+def refuse_unannounced_removal(model: str, environment: str, live: str | None, *, removed: bool) -> None:
     """Refuse a change that would remove a live model without a withdrawal.
 
     Args:
@@ -121,7 +121,7 @@ def check_withdrawal(
     """
     live = live_bundle({descriptor.name: descriptor}, descriptor.name, release.model)
     if release.replaces is None:
-        refuse_untold(release.model, descriptor.name, live, removed=False)
+        refuse_unannounced_removal(release.model, descriptor.name, live, removed=False)
     elif live not in (None, release.replaces):
         raise _stale(release, descriptor.name, live)
     window = _open_window(freezes, now) if live is not None else None

@@ -36,7 +36,7 @@ from pipelines.serving.golden import GoldenMismatchError, check_golden, predicti
 from pipelines.serving.pod_counters import RequestCounters, counters_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 from pipelines.serving.prometheus_counters import PrometheusCounters, counters_query, open_prometheus
-from pipelines.serving.shadow_beacon import lit_beacon
+from pipelines.serving.shadow_beacon import serve_beacon
 from pipelines.serving.shadow_counters import can_copy, copy_counters
 from pipelines.startup import relax_gc
 
@@ -286,7 +286,7 @@ def _examine_shadow(
     canary.look()  # copies count from here on
     live.look()
     host, port = trial.environ.get("HOST") or "127.0.0.1", trial.environ.get("PORT") or "0"
-    with lit_beacon(target, host, int(port) if port.isdigit() else 0):
+    with serve_beacon(target, host, int(port) if port.isdigit() else 0):
         say(f"the live pods copy {target.percent} % of the requests to {trial.canary}")
         verdict = watch(canary, live, trial, began, clock, say)
     return result_of(trial, canary, live, verdict)

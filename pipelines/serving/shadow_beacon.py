@@ -24,7 +24,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def lit_beacon(target: ShadowTarget, host: str, port: int) -> Iterator[int]:
+def serve_beacon(target: ShadowTarget, host: str, port: int) -> Iterator[int]:
     """Answer live pods that ask, until the block ends; yield the port.
 
     Args:

@@ -1,4 +1,4 @@
-"""Check the network of an environment's EKS cluster: its API endpoint, subnets, and the way to AWS; read-only."""
+"""Check the network of an environment's EKS cluster: its API endpoint, subnets, and the route to AWS; read-only."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def check_network(
         found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc()["vpcId"]]}])["Subnets"]
         return judge_subnets(found)
 
-    def way_to_aws() -> tuple[bool, str]:
+    def route_to_aws() -> tuple[bool, str]:
         ec2 = session.client("ec2", region_name=region, config=config)
         own = [{"Name": "vpc-id", "Values": [vpc()["vpcId"]]}]
         gateways = ec2.describe_nat_gateways(Filters=own)["NatGateways"]
         endpoints = ec2.describe_vpc_endpoints(Filters=own)["VpcEndpoints"]
-        return judge_way_to_aws(gateways, endpoints)
+        return judge_route_to_aws(gateways, endpoints)
 
     yield check(
         f"API endpoint of {environment}",
@@ -63,9 +63,9 @@ def check_network(
         subnets,
     )
     yield check(
-        f"way to AWS of {environment}",
+        f"route to AWS of {environment}",
         f"create a NAT gateway, or VPC endpoints for {', '.join(SERVICES)}",
-        way_to_aws,
+        route_to_aws,
     )
 
 
@@ -97,7 +97,9 @@ def _is_internal(tag: Mapping[str, Any]) -> bool:
     return tag.get("Key") == INTERNAL_TAG and tag.get("Value") in ("1", "")
 
 
-def judge_way_to_aws(gateways: Sequence[Mapping[str, Any]], endpoints: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+def judge_route_to_aws(
+    gateways: Sequence[Mapping[str, Any]], endpoints: Sequence[Mapping[str, Any]]
+) -> tuple[bool, str]:
     """Return whether pods in private subnets reach the APIs of AWS, and what was found.
 
     Args:

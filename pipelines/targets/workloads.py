@@ -11,7 +11,13 @@ from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, La
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import maintenance_name, compaction_name, model_monitor_name, monitor_name, training_name
+from pipelines.declarations.names import (
+    compaction_name,
+    maintenance_name,
+    model_monitor_name,
+    monitor_name,
+    training_name,
+)
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run

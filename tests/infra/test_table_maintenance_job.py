@@ -53,8 +53,13 @@ def test_the_role_deletes_files_of_one_table_only(graphs: dict[str, Recording]) 
 
 
 def test_later_environments_maintain_only_the_predictions_of_their_models(graphs: dict[str, Recording]) -> None:
-    assert MAINTENANCE not in graphs["prod"].of_type(CRON_JOB) and f"{MAINTENANCE}-silent" not in graphs["prod"].of_type(ALARM)
-    job, alarm = graphs["prod"].one(CRON_JOB, PREDICTIONS_MAINTENANCE), graphs["prod"].one(ALARM, f"{PREDICTIONS_MAINTENANCE}-silent")
+    assert MAINTENANCE not in graphs["prod"].of_type(CRON_JOB) and f"{MAINTENANCE}-silent" not in graphs[
+        "prod"
+    ].of_type(ALARM)
+    job, alarm = (
+        graphs["prod"].one(CRON_JOB, PREDICTIONS_MAINTENANCE),
+        graphs["prod"].one(ALARM, f"{PREDICTIONS_MAINTENANCE}-silent"),
+    )
     assert job.at("spec", "suspend") is False
     assert alarm.at("dimensions") == {"Table": "diabetes-progression-predictions"}
 
@@ -66,5 +71,10 @@ def test_without_an_image_no_alarm_waits_for_the_job(fresh: Recording) -> None:
 def test_the_maintenance_of_predictions_knows_their_age_after_their_versions_have_expired(
     graphs: dict[str, Recording],
 ) -> None:
-    read = [arn for each in graphs["prod"].policy(PREDICTIONS_MAINTENANCE) for arn in each["Resource"] if "s3:GetObject" in each["Action"]]
+    read = [
+        arn
+        for each in graphs["prod"].policy(PREDICTIONS_MAINTENANCE)
+        for arn in each["Resource"]
+        if "s3:GetObject" in each["Action"]
+    ]
     assert f"arn:aws:s3:::mlops-prod-lake-{ACCOUNT}/quarantine/diabetes-progression-predictions/expired/*" in read

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.bench.figures import Figure
-from tools.bench.measured_process import Used
+from tools.bench.measured_process import ResourceUsage
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def copy_project(folder: Path) -> None:
         shutil.copytree(ROOT / name, folder / name)
 
 
-def median_figure(name: str, used: Sequence[Used], most: float) -> Figure:
+def median_figure(name: str, used: Sequence[ResourceUsage], most: float) -> Figure:
     """Return the median CPU time of runs, and their median time, which may be `most` seconds."""
     seconds, cpu = (statistics.median(getattr(each, field) for each in used) for field in ("seconds", "cpu"))
     return Figure(name, f"{cpu:.2f} CPU s", "", f"{seconds:.2f} s", f"≤ {most:g} s", seconds <= most)

@@ -29,7 +29,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tools.bench.contract import generate
 from tools.bench.figures import Figure
-from tools.bench.measured_process import Used, run_measured
+from tools.bench.measured_process import ResourceUsage, run_measured
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv" / "bench-contracts" / "bin"
@@ -69,7 +69,7 @@ def local_contract(path: Path) -> dict[str, Any]:
     return contract
 
 
-def ours(path: Path, folder: Path) -> tuple[Used, dict[str, int]]:
+def ours(path: Path, folder: Path) -> tuple[ResourceUsage, dict[str, int]]:
     """Check the file by `mlops contract test`."""
     report = folder / "ours.json"
     command = [sys.executable, "-m", "pipelines.cli", "contract", "test", DATASET, str(path)]
@@ -78,7 +78,7 @@ def ours(path: Path, folder: Path) -> tuple[Used, dict[str, int]]:
     return used, {each["column"]: each["failing"] for each in file["results"] if each["failing"]}
 
 
-def datacontract(path: Path, folder: Path) -> tuple[Used, dict[str, int]]:
+def datacontract(path: Path, folder: Path) -> tuple[ResourceUsage, dict[str, int]]:
     """Check the file by datacontract-cli."""
     contract, report = folder / "contract.yaml", folder / "datacontract.json"
     contract.write_text(yaml.safe_dump(local_contract(path), sort_keys=False))
@@ -88,8 +88,8 @@ def datacontract(path: Path, folder: Path) -> tuple[Used, dict[str, int]]:
     return used, {each["field"]: each["diagnostics"]["value"] for each in checks if each["result"] == "failed"}
 
 
-def _by_script(script: str) -> Callable[[Path, Path], tuple[Used, dict[str, int]]]:
-    def check(path: Path, folder: Path) -> tuple[Used, dict[str, int]]:
+def _by_script(script: str) -> Callable[[Path, Path], tuple[ResourceUsage, dict[str, int]]]:
+    def check(path: Path, folder: Path) -> tuple[ResourceUsage, dict[str, int]]:
         described = folder / "rules.json"
         described.write_text(json.dumps(rules(Project.find().contract(DATASET))))
         command = [str(PEERS / "python"), str(Path(__file__).parent / "peer" / script), str(path), str(described)]
@@ -123,7 +123,7 @@ def measure() -> list[Figure]:
         for rows, rounds in ROUNDS.items():
             path = folder / f"{rows}.parquet"
             generate(path, rows)
-            used: dict[str, list[Used]] = {name: [] for name in CHECKS}
+            used: dict[str, list[ResourceUsage]] = {name: [] for name in CHECKS}
             for _ in range(rounds):
                 for name, check in CHECKS.items():
                     took, found = check(path, folder)
@@ -139,7 +139,7 @@ def measure() -> list[Figure]:
     return figures
 
 
-def compared(rows: int, used: dict[str, list[Used]]) -> list[Figure]:
+def compared(rows: int, used: dict[str, list[ResourceUsage]]) -> list[Figure]:
     """Compare our check with each peer, by CPU time: it depends least on what else the machine does."""
     largest = rows == max(ROUNDS)
     best = min(statistics.median(each.cpu for each in used[name]) for name in used if name not in ("ours", *WANTED))

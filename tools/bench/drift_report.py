@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
 from tools.bench.figures import Figure
-from tools.bench.measured_process import Used, run_measured
+from tools.bench.measured_process import ResourceUsage, run_measured
 from tools.bench.monitors import judge
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
     """
     if not PEER.exists():
         raise MlopsError(f"{PEER} is missing", fix="make bench, which installs requirements/bench-drift.txt there")
-    used: dict[str, list[Used]] = {"ours": [], "Evidently": []}
+    used: dict[str, list[ResourceUsage]] = {"ours": [], "Evidently": []}
     pages: dict[str, list[bytes]] = {name: [] for name in used}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -29,7 +29,7 @@ with open(sys.argv[1], "w") as file:
 
 
 @dataclass(frozen=True)
-class Used:
+class ResourceUsage:
     """What a process took, with the processes that it started and waited for.
 
     Attributes:
@@ -47,7 +47,7 @@ class Used:
 
 def run_measured(
     command: Sequence[str], environ: Mapping[str, str] | None = None, folder: Path | None = None, success: int = 0
-) -> Used:
+) -> ResourceUsage:
     """Run a command.
 
     Args:
@@ -74,4 +74,4 @@ def run_measured(
         raise MlopsError(
             f"{' '.join(command[:4])} …: expected exit code {success}, found {code}: {done.stderr[-2000:]}"
         )
-    return Used(seconds, cpu, peak, done.stdout)
+    return ResourceUsage(seconds, cpu, peak, done.stdout)

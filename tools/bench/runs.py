@@ -31,7 +31,7 @@ from pipelines.training_runs.recorded_runs import COPIES
 from tests.aws import make_environment
 from tools.bench.commands import ROOT, copy_project, median_figure
 from tools.bench.figures import Figure
-from tools.bench.measured_process import Used, run_measured
+from tools.bench.measured_process import ResourceUsage, run_measured
 from tools.bench.serving import account
 
 MODEL = "diabetes-progression"
@@ -89,7 +89,7 @@ def make_facts(number: int) -> RunFacts:
     )
 
 
-def compare(folder: Path, environ: dict[str, str], *options: str) -> Used:
+def compare(folder: Path, environ: dict[str, str], *options: str) -> ResourceUsage:
     """Run a comparison as a process."""
     command = [sys.executable, "-c", COMMAND, "runs", "compare", MODEL, *options]
     return run_measured(command, {**environ, "PYTHONPATH": str(ROOT)}, folder)

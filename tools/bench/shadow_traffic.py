@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers, ShadowTarget
-from pipelines.serving.shadow_beacon import lit_beacon
+from pipelines.serving.shadow_beacon import serve_beacon
 from pipelines.serving.shadow_protocol import COPIES
 from tools.bench.figures import Figure
 from tools.bench.serving import Server, golden_row, our_server, train
@@ -78,7 +78,7 @@ def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
         for percent in (10, 50):
             with contextlib.ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                beacon = stack.enter_context(lit_beacon(ShadowTarget(canary="pong", percent=percent), "127.0.0.1", 0))
+                beacon = stack.enter_context(serve_beacon(ShadowTarget(canary="pong", percent=percent), "127.0.0.1", 0))
                 peers = ShadowPeers(
                     beacon=f"http://127.0.0.1:{beacon}",
                     ping="http://127.0.0.1:1",

@@ -1,4 +1,4 @@
-"""The maintenance of a table under the policy and the boundary that the programs give its role, enforced by the account."""
+"""Table maintenance under the policy and the boundary that the programs give its role, enforced by the account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.data.catalog import open_table, read_version
 from pipelines.data.file_replacement import current_files
 from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
-from pipelines.data.table_maintenance import publish_figures, maintain_table
+from pipelines.data.table_maintenance import maintain_table, publish_figures
 from pipelines.declarations.environment import EnvironmentDescriptor
 from tests import aws
 from tests.infra.recording import ACCOUNT, REGION, Recording

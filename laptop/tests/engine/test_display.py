@@ -150,7 +150,9 @@ def test_why_resources_are_only_recorded_is_said_once() -> None:
 def test_an_overview_sums_up_what_is_created_per_component_and_shows_the_rest() -> None:
     stream = io.StringIO()
     overview = Overview(stream)
-    storage, maintenance = (f"urn:pulumi:dev::shop::mlops:{name}" for name in ("storage:Storage", "data:TableMaintenance"))
+    storage, maintenance = (
+        f"urn:pulumi:dev::shop::mlops:{name}" for name in ("storage:Storage", "data:TableMaintenance")
+    )
     created = [
         f"{storage}::storage",
         *(f"{storage}$aws:s3/bucket:Bucket::b{number}" for number in range(3)),
@@ -172,7 +174,7 @@ def test_an_overview_sums_up_what_is_created_per_component_and_shows_the_rest() 
         " + aws:kms/key:Key  k  failed",
         f"     {storage}$aws:kms/key:Key::k",
         "     denied",
-        " + storage     3 created",
+        " + storage            3 created",
         " + table maintenance  2 created for customers, orders",
         "Resources: + 8 created, 1 failed; Duration 1.0s",
     ]

@@ -94,7 +94,9 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDat
         maintained = run("data", "maintain", DATASET).output, run("data", "maintain", DATASET, "--apply").output
         version = run("data", "show", DATASET, "latest").output
         account = {service: boto3.client(service) for service in ("cloudwatch", "s3")}
-        yield MonitoredDataset(*outputs, maintained=maintained, version=version, events=events, folder=folder, account=account)
+        yield MonitoredDataset(
+            *outputs, maintained=maintained, version=version, events=events, folder=folder, account=account
+        )
 
 
 def test_before_the_first_delivery_nothing_is_known(monitored: MonitoredDataset) -> None:

@@ -31,7 +31,7 @@ MARKS: dict[Outcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠�
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CommentContext:
     """Content of the comment besides the verdicts.
 
     Attributes:
@@ -56,7 +56,7 @@ def marker(model: str, environment: str) -> str:
     return f"<!-- mlops:gates {model} {environment} -->"
 
 
-def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> str:
+def render(facts: Facts, verdicts: Sequence[Verdict], around: CommentContext) -> str:
     """Return the comment, at most `LONGEST` characters."""
     release = facts.release
     refused = [verdict for verdict in verdicts if verdict.outcome != "pass"]
@@ -124,7 +124,7 @@ def read_outcomes(body: str) -> dict[str, Outcome]:
     return found
 
 
-def compare(facts: Facts, around: Surroundings) -> list[str]:
+def compare(facts: Facts, around: CommentContext) -> list[str]:
     """Return a table that compares candidate and champion; empty if the candidate has no evaluation."""
     candidate, live = facts.evaluation, facts.champion
     if candidate is None:

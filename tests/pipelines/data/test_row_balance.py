@@ -17,8 +17,8 @@ from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
 from pipelines.data.row_balance import RowBalance, balance_rows
 from pipelines.data.row_quarantine import BatchRecord, read_record, read_records
-from pipelines.data.table_maintenance import maintain_table
 from pipelines.data.table_changes import TableChange, make_change
+from pipelines.data.table_maintenance import maintain_table
 from pipelines.data.validate import Validation
 from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Contract

@@ -25,8 +25,8 @@ from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import read_status
 from pipelines.data.orphan_files import ORPHAN_DAYS, plan_orphans
-from pipelines.data.table_maintenance import kept_time, overdue_versions, plan_maintenance, plan_lines, maintain_table
 from pipelines.data.table_changes import TableChange, make_change
+from pipelines.data.table_maintenance import kept_time, maintain_table, overdue_versions, plan_lines, plan_maintenance
 from pipelines.data.version_retention import ExpiryPlan
 from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.contract import Contract
@@ -68,7 +68,9 @@ def add(dev: EnvironmentDescriptor, folder: Path, start: int, count: int, seen: 
         ingest(dev, CONTRACT, lambda _: None)
 
 
-def maintain(dev: EnvironmentDescriptor, declared: Contract = CONTRACT, later: timedelta = timedelta()) -> dict[str, float]:
+def maintain(
+    dev: EnvironmentDescriptor, declared: Contract = CONTRACT, later: timedelta = timedelta()
+) -> dict[str, float]:
     return maintain_table(dev, declared, (), datetime.now(UTC) + later, lambda _: None)
 
 
@@ -233,7 +235,9 @@ def test_versions_expire_also_if_files_cannot_be_joined(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(dev, tmp_path, 1, 3)
-    monkeypatch.setattr("pipelines.data.table_maintenance.compact", mock.Mock(side_effect=MlopsError("cannot be joined")))
+    monkeypatch.setattr(
+        "pipelines.data.table_maintenance.compact", mock.Mock(side_effect=MlopsError("cannot be joined"))
+    )
     with pytest.raises(MlopsError, match="cannot be joined"):
         maintain(dev, later=LATER)
     assert len(versions(dev)) == 1
@@ -287,7 +291,9 @@ def test_rows_past_the_retention_leave_the_table_and_stay_in_young_versions(
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
     for draft in (retained(365, "draft"), CONTRACT):
         assert maintain_table(dev, draft, (), now, lambda _: None)["RemovedRows"] == 0
-    assert any("remove rows with seen before" in line for line in plan_lines(plan_maintenance(dev, retained(365), (), now)))
+    assert any(
+        "remove rows with seen before" in line for line in plan_lines(plan_maintenance(dev, retained(365), (), now))
+    )
     assert maintain_table(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 2
     assert ids(dev) == [2, 3] and ids(dev, before) == [1, 2, 3, 4]
     assert maintain_table(dev, retained(365), (), now, lambda _: None)["RemovedRows"] == 0
@@ -396,7 +402,8 @@ def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 compaction.FEWEST_FILES, file_replacement._commit = 2, killed
-maintain_table(EnvironmentDescriptor.from_environ(), Contract.model_validate_json(sys.argv[2]), (), datetime.now(UTC), print)
+contract = Contract.model_validate_json(sys.argv[2])
+maintain_table(EnvironmentDescriptor.from_environ(), contract, (), datetime.now(UTC), print)
 """
 
 

@@ -24,8 +24,8 @@ from pipelines.data import compaction
 from pipelines.data.catalog import open_table
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
-from pipelines.data.table_maintenance import maintain_table
 from pipelines.data.table_changes import TableChange, make_change
+from pipelines.data.table_maintenance import maintain_table
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError

@@ -21,7 +21,7 @@ from pipelines.data import __main__ as data_command
 from pipelines.data.catalog import append, open_or_make_table, open_table
 from pipelines.data.expired_versions import read_expired
 from pipelines.data.file_replacement import current_files
-from pipelines.data.table_maintenance import kept_time, plan_maintenance, plan_lines, predicted_versions, maintain_table
+from pipelines.data.table_maintenance import kept_time, maintain_table, plan_lines, plan_maintenance, predicted_versions
 from pipelines.data.versions import TableVersion, list_versions, version_lines
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.digests import digest_of_file

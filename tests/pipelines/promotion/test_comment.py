@@ -12,7 +12,7 @@ from pipelines.declarations.evaluation import Part
 from pipelines.declarations.markdown import LONGEST_CELL, details, escape, link, table
 from pipelines.promotion.comments.gate_comment import (
     LONGEST_PREVIEW,
-    Surroundings,
+    CommentContext,
     compare,
     join_lines,
     marker,
@@ -29,7 +29,7 @@ from tests.pipelines.promotion.test_gates import changed
 
 GITHUB_TAKES = 65_536
 ACCEPTED = Facts.model_validate_json((Path(__file__).parents[2] / "refused" / "accepted.json").read_text())
-AROUND = Surroundings(
+AROUND = CommentContext(
     preview="+ kubernetes:…:Rollout diabetes-progression\nResources: 1 to create\n",
     rollback="sha256:" + "b" * 64,
     sizes=(12_345, None),
@@ -66,9 +66,9 @@ WIDER = contract(
 )
 GOLDEN: dict[str, Callable[[], str]] = {
     "accepted.md": lambda: render(ACCEPTED, judge(ACCEPTED), AROUND),
-    "refused.md": lambda: render(REFUSED, judge(REFUSED), Surroundings()),
-    "first.md": lambda: render(FIRST, judge(FIRST), Surroundings(sizes=(None, 0))),
-    "other.md": lambda: render(OTHER, judge(OTHER), Surroundings()),
+    "refused.md": lambda: render(REFUSED, judge(REFUSED), CommentContext()),
+    "first.md": lambda: render(FIRST, judge(FIRST), CommentContext(sizes=(None, 0))),
+    "other.md": lambda: render(OTHER, judge(OTHER), CommentContext()),
     "contracts.md": lambda: render_review(
         {"data-contracts/visits.odcs.yaml": ["age: maximum was 120, is none"]},
         {"dev": Preview("Resources:\n    3 unchanged\n", {"same": 3})},
@@ -223,7 +223,7 @@ def test_a_comment_is_never_longer_than_github_accepts(
 ) -> None:
     verdict = Verdict(gate="scope", outcome="fail", figure=why * 50, threshold=why * 50, why=why * 50, fix=why * 50)
     facts = ACCEPTED.model_copy(update={"contract_breaks": tuple(breaks)})
-    around = Surroundings(preview=preview * times, datasets=datasets, run=run)
+    around = CommentContext(preview=preview * times, datasets=datasets, run=run)
     text = render(facts, (verdict,) * 16, around)
     assert len(text) < GITHUB_TAKES
     text.encode()
@@ -264,7 +264,7 @@ def test_a_preview_is_cut_at_the_given_length(length: int, shown: str) -> None:
 
 
 def test_a_long_preview_is_cut() -> None:
-    text = render(ACCEPTED, judge(ACCEPTED), Surroundings(preview="x" * (LONGEST_PREVIEW + 1)))
+    text = render(ACCEPTED, judge(ACCEPTED), CommentContext(preview="x" * (LONGEST_PREVIEW + 1)))
     assert "x" * LONGEST_PREVIEW + "\n… cut\n" in text and "x" * (LONGEST_PREVIEW + 1) not in text
 
 

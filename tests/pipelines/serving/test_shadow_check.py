@@ -158,7 +158,7 @@ def test_a_share_that_is_not_valid_has_no_verdict(
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return what the beacon answers while the check looks."""
     answers: list[Any] = []
-    original = check.lit_beacon
+    original = check.serve_beacon
 
     def lit(target: Any, host: str, port: int) -> Any:
         lamp = original(target, host, port)
@@ -172,7 +172,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return Asked()
 
-    monkeypatch.setattr(check, "lit_beacon", lit)
+    monkeypatch.setattr(check, "serve_beacon", lit)
     return answers
 
 

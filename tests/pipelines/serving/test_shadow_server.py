@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers, ShadowTarget
-from pipelines.serving.shadow_beacon import lit_beacon
+from pipelines.serving.shadow_beacon import serve_beacon
 from pipelines.serving.shadow_protocol import LIVE_ANSWER, SHADOW_PATH, TAKEN, AnswerFigures
 from tests.pipelines.serving.bundles import ROW
 from tests.pipelines.serving.test_server import BODY, PATIENCE, head_of, run
@@ -66,7 +66,7 @@ def test_requests_on_a_persistent_connection_are_copied(
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     nobody = "http://127.0.0.1:1"
-    with lit_beacon(ShadowTarget(canary="ping", percent=50), "127.0.0.1", 0) as port:
+    with serve_beacon(ShadowTarget(canary="ping", percent=50), "127.0.0.1", 0) as port:
         peers = ShadowPeers(
             beacon=f"http://127.0.0.1:{port}", ping=f"http://127.0.0.1:{canary.server_port}", pong=nobody
         )

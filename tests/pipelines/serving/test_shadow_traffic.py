@@ -22,7 +22,7 @@ from pipelines.serving.probe import UnavailableError
 from pipelines.serving.request_error import RequestError
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.server_settings import ServerSettings
-from pipelines.serving.shadow_beacon import lit_beacon
+from pipelines.serving.shadow_beacon import serve_beacon
 from pipelines.serving.shadow_counters import OriginalCounters
 from pipelines.serving.shadow_protocol import ORIGINAL, SHADOW, SHADOW_PATH, TAKEN, AnswerFigures
 from pipelines.serving.shadow_receiver import ShadowReceiver
@@ -482,7 +482,7 @@ def test_a_server_offers_what_it_answered_while_a_step_is_running() -> None:
 
 def test_the_beacon_tells_live_pods_as_long_as_the_check_runs() -> None:
     async def run() -> None:
-        with lit_beacon(ShadowTarget(canary="ping", percent=10), "127.0.0.1", 0) as port:
+        with serve_beacon(ShadowTarget(canary="ping", percent=10), "127.0.0.1", 0) as port:
             sender = ShadowSender(
                 ShadowPeers(beacon=f"http://127.0.0.1:{port}", ping="http://127.0.0.1:1", pong="http://127.0.0.1:1")
             )
@@ -501,7 +501,7 @@ def test_a_beacon_that_cannot_listen_is_inconclusive() -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1 port {port}"),
-            lit_beacon(ShadowTarget(canary="ping", percent=10), "127.0.0.1", port),
+            serve_beacon(ShadowTarget(canary="ping", percent=10), "127.0.0.1", port),
         ):
             pass
 

@@ -1,4 +1,4 @@
-"""The network of a cluster: endpoint, subnets for load balancers, and the way to AWS."""
+"""The network of a cluster: endpoint, subnets for load balancers, and the route to AWS."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipelines.targets.network_prerequisites import (
     SERVICES,
     check_network,
     judge_endpoint,
+    judge_route_to_aws,
     judge_subnets,
-    judge_way_to_aws,
 )
 
 
@@ -47,10 +47,13 @@ def test_an_internal_load_balancer_needs_tagged_subnets_in_two_zones(
 
 def test_pods_reach_aws_by_a_gateway_or_by_every_endpoint() -> None:
     every = [endpoint(service) for service in SERVICES]
-    assert judge_way_to_aws([{"State": "available"}], []) == (True, "a NAT gateway")
-    assert judge_way_to_aws([], every) == (True, "VPC endpoints")
-    assert judge_way_to_aws([{"State": "deleted"}], every[1:]) == (False, "no NAT gateway, and no VPC endpoint for s3")
-    assert not judge_way_to_aws([], [*every[:-1], endpoint("eks-auth", "deleting")])[0]
+    assert judge_route_to_aws([{"State": "available"}], []) == (True, "a NAT gateway")
+    assert judge_route_to_aws([], every) == (True, "VPC endpoints")
+    assert judge_route_to_aws([{"State": "deleted"}], every[1:]) == (
+        False,
+        "no NAT gateway, and no VPC endpoint for s3",
+    )
+    assert not judge_route_to_aws([], [*every[:-1], endpoint("eks-auth", "deleting")])[0]
 
 
 def test_a_private_endpoint_is_found_and_a_restricted_one_is_said() -> None:
@@ -83,6 +86,6 @@ def test_the_network_of_a_cluster_is_read_from_eks_and_ec2(monkeypatch: pytest.M
     assert {one.name: one.ok for one in findings} == {
         "API endpoint of dev": True,
         "subnets of dev": True,
-        "way to AWS of dev": False,
+        "route to AWS of dev": False,
     }
     assert "NAT gateway" in findings[-1].fix

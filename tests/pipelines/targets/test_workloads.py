@@ -12,7 +12,7 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets import workloads
-from pipelines.targets.workloads import run_maintenance, run_log_compaction, run_model_monitor_job
+from pipelines.targets.workloads import run_log_compaction, run_maintenance, run_model_monitor_job
 from tests.infra.recording import edit
 from tests.pipelines.registry.chains import offline_environment
 from tests.sample_project import copy_as_forked
