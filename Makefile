@@ -63,7 +63,7 @@ lint: setup ## Check formatting, lint, and undeclared or unused dependencies
 
 .PHONY: typecheck
 typecheck: setup ## Check types with mypy --strict
-	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop)
+	@$(BIN)/mypy -p infra -p pipelines -p tests -p tools $(if $(LAPTOP),-p laptop)
 
 .PHONY: test
 test: lint typecheck ## Check lint and types, and run the fast tests

@@ -109,8 +109,8 @@ def add_environments(hub: Hub, roles: Roles) -> tuple[str, ...]:
     """
     settings = hub.server.settings
     key = next(found for name in settings.environments if (found := hub.secret("APP_PRIVATE_KEY", name)))
-    found = {name: settings.find_environment(name) for name in roles.deploy}
-    added = tuple(name for name, known in found.items() if not known or not hub.secret("APP_PRIVATE_KEY", known))
+    known = {name: settings.find_environment(name) for name in roles.deploy}
+    added = tuple(name for name, found in known.items() if not found or not hub.secret("APP_PRIVATE_KEY", found))
     for name in added:
         _set_up_environment(hub, hub.add_environment(name, ("main",)), roles.deploy[name], key)
     return added

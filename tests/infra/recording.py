@@ -96,7 +96,10 @@ class _Cloud(Mocks):
         self._echo = echo
         self._last_outputs = last_outputs
 
-    def call(self, args: MockCallArgs) -> dict[str, Any]:
+    def call(self, args: MockCallArgs) -> tuple[dict[str, Any], None]:
+        return self._called(args), None
+
+    def _called(self, args: MockCallArgs) -> dict[str, Any]:
         self._recording.invoked.append(args.token)
         if args.token.endswith("getCallerIdentity"):
             return {"accountId": ACCOUNT, "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deploy/run", "userId": "x"}
@@ -124,7 +127,7 @@ class _Cloud(Mocks):
         if self._echo:
             return f"{args.name}-id", inputs
         arn = f"arn:aws:{args.typ.split(':')[1].split('/')[0]}:{REGION}:{ACCOUNT}:{args.name}"
-        computed: dict[str, Any] = {
+        known: dict[str, dict[str, Any]] = {
             "aws:s3/bucket:Bucket": {"arn": f"arn:aws:s3:::{inputs.get('bucket')}"},
             "aws:kms/key:Key": {"arn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{args.name}", "keyId": args.name},
             "aws:iam/role:Role": {"arn": f"arn:aws:iam::{ACCOUNT}:role/{inputs.get('name')}"},
@@ -134,7 +137,8 @@ class _Cloud(Mocks):
             "kubernetes:networking.k8s.io/v1:Ingress": {
                 "status": {"loadBalancer": {"ingress": [{"hostname": f"{args.name}.elb.example"}]}}
             },
-        }.get(args.typ, {"arn": arn} if args.typ.startswith("aws:") else {})
+        }
+        computed = known.get(args.typ, {"arn": arn} if args.typ.startswith("aws:") else {})
         id_ = str(inputs.get("bucket") or inputs.get("name") or args.name)
         return id_, {**inputs, **computed}
 
@@ -147,8 +151,8 @@ class _Monitor(MockMonitor):
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
         if request.type == STACK:
-            return super().RegisterResource(request)
-        answer = super().RegisterResource(request)
+            return super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         if self._preview and request.custom:
             # In a first preview the inputs are known, and what the provider computes is unknown.
             answer.object.CopyFrom(request.object)
@@ -243,6 +247,9 @@ def _run(folder: Path, stack: str, program: Path, monitor: _Monitor, preview: bo
     config = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
     name = yaml.safe_load((folder / "Pulumi.yaml").read_text())["name"]
 
+    def run_program() -> None:
+        runpy.run_path(str(program), run_name="__main__")
+
     def run() -> None:
         sdk_settings.configure(
             sdk_settings.Settings(
@@ -254,7 +261,7 @@ def _run(folder: Path, stack: str, program: Path, monitor: _Monitor, preview: bo
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         try:
-            loop.run_until_complete(run_in_stack(lambda: runpy.run_path(str(program), run_name="__main__") and None))
+            loop.run_until_complete(run_in_stack(run_program))
         finally:
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()

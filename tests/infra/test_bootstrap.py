@@ -109,7 +109,8 @@ def test_there_is_a_role_per_environment_one_for_previews_and_one_for_images(boo
 
 def test_the_policies_of_every_role_fit_the_quota(bootstrap: Recording) -> None:
     for role in bootstrap.of_type(ROLE).values():
-        inline, managed = [], []
+        inline: list[int] = []
+        managed: list[int] = []
         for holder, document in policies_of(Graph(bootstrap.resources), role):
             size = len(json.dumps(json.loads(document), separators=(",", ":")))
             (managed if holder.type == MANAGED_POLICY else inline).append(size)

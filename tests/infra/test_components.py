@@ -36,7 +36,7 @@ COMPONENTS = sorted(
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.__name__)
 def test_a_component_takes_a_name_keyword_only_args_and_opts(component: type) -> None:
-    *_, args, opts = inspect.signature(component.__init__).parameters.values()
+    *_, args, opts = inspect.signature(component).parameters.values()
     assert (opts.name, opts.default, opts.annotation) == ("opts", None, "pulumi.ResourceOptions | None")
     args_type = getattr(inspect.getmodule(component), str(args.annotation))
     assert args_type.__name__.endswith("Args")

@@ -13,7 +13,8 @@ from infra.bootstrap.configuration import AccountConfig
 from infra.bootstrap.layout import STATE_ALIAS, AccountLayout
 from infra.policies import violations
 from infra.scopes import Environment, Scope
-from pipelines.declarations.project import PROGRAM, Project
+from pipelines.declarations.project import Project
+from pipelines.declarations.repository_root import PROGRAM
 from tests.infra.recording import ACCOUNT, Recording, record, release_everywhere
 from tests.sample_project import ROOT
 

@@ -17,7 +17,7 @@ from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.canary_settings import CanarySettings
 from pipelines.declarations.contract import Column
-from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
+from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
@@ -188,7 +188,7 @@ def test_environments_do_not_share_physical_names(graphs: dict[str, Recording]) 
 
 
 def test_a_long_role_name_is_cut_and_stays_unique() -> None:
-    config = EnvironmentConfig.model_construct(disposable=True)
+    config = Project(PROJECT).stack("dev").config.environment
     environment = Environment("an-environment-with-a-long-name", "mlops", config, ACCOUNT, "eu-west-1")
     names = {environment.role_name(f"serve-{'m' * 38}{last}") for last in "ab"}
     assert len(names) == 2

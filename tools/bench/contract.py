@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.data.reading import read_batch
@@ -103,7 +104,11 @@ def measure(rows: int = ROWS, rounds: int = ROUNDS) -> list[Figure]:
             raise AssertionError("the contract check and the handwritten SQL disagree")
         seconds: dict[str, list[float]] = {"by hand": [], "ours": []}
         for _ in range(rounds):
-            for name, run in (("by hand", lambda: by_hand(path)), ("ours", lambda: by_contract(path, contract))):
+            runs: dict[str, Callable[[], object]] = {
+                "by hand": lambda: by_hand(path),
+                "ours": lambda: by_contract(path, contract),
+            }
+            for name, run in runs.items():
                 start = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - start)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from pipelines.declarations.baseline import Baseline
+from pipelines.declarations.baseline import Baseline, Categorical, Numeric
 from pipelines.declarations.bundle import InputTensor, RequestColumn, RequestSchema, TensorSpec
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.evaluation import Evaluation
@@ -50,7 +50,9 @@ def model(features: int) -> Model:
 def live(features: int, digest: str, now: datetime) -> LiveBundle:
     """Return the facts of a bundle."""
     rng = np.random.default_rng(0)
-    columns = {name: describe_numbers(rng.normal(size=20_000)) for name in names(features)}
+    columns: dict[str, Numeric | Categorical] = {
+        name: describe_numbers(rng.normal(size=20_000)) for name in names(features)
+    }
     evaluation = {
         "model": NAME,
         "task": "regression",

@@ -235,6 +235,7 @@ class ModelFile(_Declared):
     def _evaluate(self, project: Project, model: Any) -> None:
         import numpy as np
 
+        from pipelines.declarations.bundle import DatasetVersion, Source
         from pipelines.declarations.digests import digest_of_bytes
         from pipelines.declarations.evaluation import Holdout
         from pipelines.promotion.experiment import Experiment, describe_experiment, judge_experiment
@@ -258,7 +259,24 @@ class ModelFile(_Declared):
         evaluation = evaluate(model, holdout, self.rows.to_pandas(), keys, Predictions(truth, predicted, classes))
         trial = TrialResult(version="a", serving_version="a", problem="", golden_rows=1, p99_ms=1.0, requests=300)
         verdicts = judge_experiment(model, evaluation, trial)
-        facts = RunFacts.model_construct()  # no line shows them
+        digest = holdout.keys
+        facts = RunFacts(
+            model=model.name,
+            task=model.task,
+            started=None,
+            finished=None,
+            commit=None,
+            image=None,
+            source=Source(model=digest, pipelines=digest, requirements=digest),
+            contract=digest,
+            dataset=DatasetVersion(dataset=contract.name, table="t", snapshot="1", content=digest, rows=count),
+            parameters={},
+            seed=1,
+            training_rows=9,
+            holdout_rows=count,
+            holdout=digest,
+            metrics={},
+        )
         assert describe_experiment(Experiment(model, facts, evaluation, verdicts))
 
 

@@ -16,7 +16,7 @@ from laptop.aws.account import Account, start
 from laptop.aws.aws_provider import AwsProvider
 from laptop.engine.provider import Created, ResourceCall
 
-TRUSTS_PODS = {
+TRUSTS_PODS: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [
         {

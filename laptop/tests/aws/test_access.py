@@ -639,6 +639,7 @@ def test_a_policy_that_nobody_could_change_again_is_refused(
     make: Any, bucket: str, client: Callable[[str], Any], name: str
 ) -> None:
     key = make("aws:kms/key:Key", name).outputs["arn"]
+    call: Callable[[], object]
     for text in ("{}", "[", '{"Statement": [{"Effect": "Allow"}]}'):
         for call, code in (
             (lambda: client("s3").put_bucket_policy(Bucket=bucket, Policy=text), "MalformedPolicy"),  # noqa: B023

@@ -53,7 +53,8 @@ class Delivering:
         return [one["payload"] for one in self.hub.server.state.read()["events"]]
 
     def await_arrivals(self, number: int) -> list[dict[str, Any]]:
-        return wait_for(self.arrived, lambda found: len(found) >= number)
+        found: list[dict[str, Any]] = wait_for(self.arrived, lambda found: len(found) >= number)
+        return found
 
     def await_dead(self) -> dict[str, str]:
         """Return the attributes of the one message of the dead-letter queue."""
@@ -103,8 +104,8 @@ def delivering(account: Account, tmp_path: Path) -> Iterator[Delivering]:
     folder = account.home.parent / event_delivery.GITHUB
     folder.symlink_to(hub.server.folder)
     iam, events, sqs = client("iam"), client("events"), client("sqs")
-    trust = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    trust["Condition"] = RULES  # type: ignore[assignment]
+    trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}}
+    trust |= {"Action": "sts:AssumeRole", "Condition": RULES}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     role = iam.create_role(RoleName="delivery", AssumeRolePolicyDocument=document)["Role"]["Arn"]
     allow(client, "delivery", "arn:aws:events:eu-west-1:123456789012:api-destination/mlops-dev-*")
@@ -217,7 +218,8 @@ def test_a_role_without_the_right_sends_the_event_to_the_queue_at_once(deliverin
 
 def test_a_request_that_github_refuses_for_good_is_not_repeated(delivering: Delivering) -> None:
     """Eleven keys are more than GitHub takes: 422."""
-    delivering.put(**{f"key{number}": 1 for number in range(8)})
+    many: dict[str, Any] = {f"key{number}": 1 for number in range(8)}
+    delivering.put(**many)
 
     def receive() -> list[Any]:
         return list(delivering.client("sqs").receive_message(QueueUrl=delivering.queue).get("Messages", []))
@@ -255,7 +257,12 @@ def attempts(sender: Sender, monkeypatch: pytest.MonkeyPatch, **policy: int) -> 
     monkeypatch.setattr(delivery, "_give_up", lambda _, code, *more: given_up.append(code))
     target = {"Arn": "a", "RetryPolicy": policy}
     waiting = [PendingEvent({}, {}, "rule", target, "r", time.monotonic())]
-    monkeypatch.setattr(delivery, "_schedule", lambda one, pause: (pauses.append(pause), waiting.append(one)))
+
+    def schedule(one: PendingEvent, pause: float) -> None:
+        pauses.append(pause)
+        waiting.append(one)
+
+    monkeypatch.setattr(delivery, "_schedule", schedule)
     while waiting:
         delivery.attempt(waiting.pop())
     return pauses, given_up

@@ -114,7 +114,7 @@ def test_a_file_that_changes_during_publishing_is_refused(
         copy(source, to)
         to.write_text("changed")
 
-    monkeypatch.setattr(image_content.shutil, "copyfile", slow_copy)
+    monkeypatch.setattr(shutil, "copyfile", slow_copy)
     digest = image_content.digest(context)
     with pytest.raises(MlopsError, match="changed while it was published"):
         image_content.publish(provider.cloud, repository, context)

@@ -25,7 +25,7 @@ def keys() -> Iterator[tuple[Any, Any]]:
     from moto.kms.models import kms_backends
 
     backend = kms_backends[ACCOUNT][REGION]
-    first, second = (backend.create_key(None, "ENCRYPT_DECRYPT", None, "", []) for _ in range(2))
+    first, second = (backend.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "", []) for _ in range(2))
     backend.create_alias(first.id, "alias/first")
     yield first, second
     backend.reset()

@@ -21,9 +21,8 @@ from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.provider_plugin import account_environ
 from laptop.aws.table import TABLE, row_of
 from laptop.engine.provider import IncompleteError, ResourceCall
-from laptop.engine.values import Properties
-from laptop.engine.wire import decode, encode
-from laptop.tests.engine.plugin_client import started, wait_until_ended
+from laptop.engine.wire import decode
+from laptop.tests.engine.plugin_client import started, subject, wait_until_ended, wire
 from pipelines.declarations.errors import MlopsError
 
 pytestmark = pytest.mark.slow
@@ -52,33 +51,27 @@ class Plugin:
         return self.stub.Configure(provider_pb2.ConfigureRequest(args=wire(**config), acceptSecrets=True))
 
     def check(self, type_: str, name: str, news: Any, olds: Any = None) -> Any:
-        return self.stub.Check(provider_pb2.CheckRequest(**about(type_, name), news=news, olds=olds))
+        return self.stub.Check(provider_pb2.CheckRequest(**subject(type_, name), news=news, olds=olds))
 
     def create(self, type_: str, name: str, properties: Any, *, preview: bool = False) -> Any:
         return self.stub.Create(
-            provider_pb2.CreateRequest(**about(type_, name), properties=properties, preview=preview)
+            provider_pb2.CreateRequest(**subject(type_, name), properties=properties, preview=preview)
         )
 
     def diff(self, type_: str, name: str, old: Any, new: Any, outputs: Any) -> Any:
         return self.stub.Diff(
-            provider_pb2.DiffRequest(**about(type_, name), id=name, old_inputs=old, olds=outputs, news=new)
+            provider_pb2.DiffRequest(**subject(type_, name), id=name, old_inputs=old, olds=outputs, news=new)
         )
 
     def read(self, type_: str, name: str, id_: str, inputs: Any = None, outputs: Any = None) -> Any:
-        return self.stub.Read(provider_pb2.ReadRequest(**about(type_, name), id=id_, inputs=inputs, properties=outputs))
+        return self.stub.Read(
+            provider_pb2.ReadRequest(**subject(type_, name), id=id_, inputs=inputs, properties=outputs)
+        )
 
     def delete(self, type_: str, name: str, id_: str, inputs: Any, outputs: Any) -> None:
         self.stub.Delete(
-            provider_pb2.DeleteRequest(**about(type_, name), id=id_, old_inputs=inputs, properties=outputs)
+            provider_pb2.DeleteRequest(**subject(type_, name), id=id_, old_inputs=inputs, properties=outputs)
         )
-
-
-def about(type_: str, name: str) -> dict[str, str]:
-    return {"urn": f"urn:pulumi:dev::shop::{type_}::{name}", "type": type_, "name": name}
-
-
-def wire(*secrets: str, **values: Any) -> Any:
-    return encode(Properties(values, frozenset((name,) for name in secrets)))
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +113,7 @@ def test_a_resource_is_previewed_created_refreshed_changed_and_deleted(
     assert plugin.diff(BUCKET, name, drifted.inputs, checked, drifted.properties).diffs == ["tags"]
 
     update = provider_pb2.UpdateRequest(
-        **about(BUCKET, name), id=made.id, old_inputs=drifted.inputs, olds=drifted.properties, news=checked
+        **subject(BUCKET, name), id=made.id, old_inputs=drifted.inputs, olds=drifted.properties, news=checked
     )
     assert decode(plugin.stub.Update(update).properties).values["tags"] == {"owner": "a"}
     assert client("s3").get_bucket_tagging(Bucket=bucket)["TagSet"] == [{"Key": "owner", "Value": "a"}]
@@ -135,7 +128,7 @@ def test_a_preview_of_an_update_keeps_what_does_not_change(plugin: Plugin, name:
     made = plugin.create(BUCKET, name, checked)
     news = plugin.check(BUCKET, name, wire(tags={"owner": UNKNOWN}), checked).inputs
     update = provider_pb2.UpdateRequest(
-        **about(BUCKET, name), id=made.id, old_inputs=checked, olds=made.properties, news=news, preview=True
+        **subject(BUCKET, name), id=made.id, old_inputs=checked, olds=made.properties, news=news, preview=True
     )
     expected = decode(plugin.stub.Update(update).properties).values
     assert expected["arn"] == f"arn:aws:s3:::{made.id}"

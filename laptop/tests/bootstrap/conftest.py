@@ -20,7 +20,7 @@ from laptop.aws.account import ISSUERS, Account, start
 from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from laptop.engine.deployment import Deployment
-from laptop.engine.provider import Created, Diff, ResourceCall
+from laptop.engine.provider import Created, Diff, Provider, ResourceCall
 from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.stack_operations import ACCOUNT_STACK
@@ -173,7 +173,10 @@ class Ready:
 
     def deployment(self, who: Caller, environment: str) -> Deployment:
         """Return the stack of an environment, to be run by a caller."""
-        providers = {"aws": AwsProvider(who.environ(), self.account.home), "kubernetes": AnyCluster()}
+        providers: dict[str, Provider] = {
+            "aws": AwsProvider(who.environ(), self.account.home),
+            "kubernetes": AnyCluster(),
+        }
         return Deployment(self.project, environment, providers, self.home, policies=[violations])
 
 

@@ -131,7 +131,7 @@ def test_only_a_deploy_role_sees_load_balancers_and_cannot_change_them(
 ) -> None:
     assert dev["elbv2"].describe_load_balancers()["LoadBalancers"] == []
     gone = "arn:aws:elasticloadbalancing:eu-west-1:123456789012"
-    reads = {
+    reads: dict[str, dict[str, Any]] = {
         "describe_listeners": {"LoadBalancerArn": f"{gone}:loadbalancer/app/x/1"},
         "describe_rules": {"ListenerArn": f"{gone}:listener/app/x/1/2"},
         "describe_tags": {"ResourceArns": [f"{gone}:targetgroup/x/1"]},
@@ -314,13 +314,14 @@ def test_the_boundary_limits_a_role_with_all_permissions(provisioned: Ready, dev
         pod["s3"].get_object(Bucket=ready.outputs["state_bucket"], Key=".pulumi/stacks/mlops/dev.json")
     with refused("kms:Sign"):
         sign("staging")(pod, ready)
-    for action, call in {
+    calls: dict[str, Callable[[], object]] = {
         "iam:CreateUser": lambda: pod["iam"].create_user(UserName="me"),
         "iam:PutRolePolicy": lambda: pod["iam"].put_role_policy(
             RoleName=evil, PolicyName="x", PolicyDocument=EVERYTHING
         ),
         "sts:AssumeRole": lambda: pod["sts"].assume_role(RoleArn=ready.role("dev"), RoleSessionName="up"),
-    }.items():
+    }
+    for action, call in calls.items():
         with refused(action):
             call()
     dev["iam"].delete_role_policy(RoleName=evil, PolicyName="everything")
@@ -407,7 +408,7 @@ def test_the_images_role_pushes_an_image_once_and_deletes_none(ready: Ready, tmp
     layer = {"partFirstByte": 0, "partLastByte": 0, "layerPartBlob": b"1"}
     images["ecr"].upload_layer_part(repositoryName="mlops/serving", uploadId=upload, **layer)
     assert images["ecr"].get_authorization_token()["authorizationData"]
-    for action, call in {
+    calls: dict[str, Callable[[Any], object]] = {
         "ecr:BatchDeleteImage": lambda ecr: ecr.batch_delete_image(
             repositoryName="mlops/serving", imageIds=[{"imageDigest": digest}]
         ),
@@ -416,7 +417,8 @@ def test_the_images_role_pushes_an_image_once_and_deletes_none(ready: Ready, tmp
             repositoryName="mlops/serving", policyText=EVERYTHING
         ),
         "ecr:CreateRepository": lambda ecr: ecr.create_repository(repositoryName="mlops/another"),
-    }.items():
+    }
+    for action, call in calls.items():
         with refused(action):
             call(images["ecr"])
 
@@ -451,7 +453,7 @@ def test_the_roles_that_judge_read_what_an_image_is_but_not_its_layers(ready: Re
 def test_only_the_images_role_changes_the_repositories(ready: Ready, name: str) -> None:
     ecr, given = ready.as_job(name)["ecr"], {"repositoryName": "mlops/serving"}
     nothing = "sha256:" + "0" * 64
-    for action, call in {
+    calls: dict[str, Callable[[], object]] = {
         "ecr:PutImage": lambda: ecr.put_image(**given, imageManifest="{}"),
         "ecr:InitiateLayerUpload": lambda: ecr.initiate_layer_upload(**given),
         "ecr:CompleteLayerUpload": lambda: ecr.complete_layer_upload(**given, uploadId="x", layerDigests=[nothing]),
@@ -460,7 +462,8 @@ def test_only_the_images_role_changes_the_repositories(ready: Ready, name: str) 
         "ecr:DeleteRepository": lambda: ecr.delete_repository(**given),
         "ecr:CreateRepository": lambda: ecr.create_repository(repositoryName=f"mlops-{name}/serving"),
         "ecr:GetAuthorizationToken": lambda: ecr.get_authorization_token(),
-    }.items():
+    }
+    for action, call in calls.items():
         with refused(action):
             call()
 

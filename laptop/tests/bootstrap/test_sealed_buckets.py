@@ -191,12 +191,13 @@ def test_a_deploy_role_passes_its_roles_to_pods_of_its_cluster_only(provisioned:
 def test_no_role_that_deploys_or_previews_changes_an_image_repository(provisioned: Ready, name: str) -> None:
     ecr = provisioned.as_job(name)["ecr"]
     repository = {"repositoryName": "mlops/serving"}
-    for action, call in {
+    calls: dict[str, Callable[[], object]] = {
         "ecr:SetRepositoryPolicy": lambda: ecr.set_repository_policy(policyText="{}", **repository),
         "ecr:DeleteRepositoryPolicy": lambda: ecr.delete_repository_policy(**repository),
         "ecr:PutLifecyclePolicy": lambda: ecr.put_lifecycle_policy(lifecyclePolicyText=" " * 100, **repository),
         "ecr:PutImageTagMutability": lambda: ecr.put_image_tag_mutability(imageTagMutability="MUTABLE", **repository),
-    }.items():
+    }
+    for action, call in calls.items():
         with refused(action):
             call()
 

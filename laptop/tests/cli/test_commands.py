@@ -63,14 +63,14 @@ def test_every_former_name_of_a_laptop_command_suggests_one_that_exists(now: str
 
 @pytest.mark.parametrize("verb", ["up", "preview", "deploy", "outputs"])
 def test_a_command_says_how_to_start_the_laptop_when_it_is_not_running(verb: str, tmp_path: Path) -> None:
-    done = run(verb, "--env", "dev", "--target", "laptop", MLOPS_HOME=str(tmp_path))
+    done = run(verb, "--env", "dev", "--target", "laptop", environ={"MLOPS_HOME": str(tmp_path)})
     assert done.returncode == 1
     assert "the laptop is not running" in done.stderr
     assert "mlops laptop start" in done.stderr
 
 
 def test_stopping_says_whether_a_laptop_was_running(tmp_path: Path) -> None:
-    done = run("laptop", "stop", MLOPS_HOME=str(tmp_path))
+    done = run("laptop", "stop", environ={"MLOPS_HOME": str(tmp_path)})
     assert (done.returncode, done.stdout) == (0, f"No laptop was running (looked in {tmp_path}).\n")
 
 

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +221,14 @@ def serving_container(version: str) -> dict[str, Any]:
     }
 
 
-def rollout(version: str, steps: list[dict[str, Any]], *, replicas: int = 2, **more: Any) -> dict[str, Any]:
+def rollout(version: str, steps: Sequence[Mapping[str, Any]], *, replicas: int = 2, **more: Any) -> dict[str, Any]:
     canary = {
         "stableService": "m-stable",
         "canaryService": "m-canary",
         "trafficRouting": {"alb": {"ingress": "m", "servicePort": 80}},
         "scaleDownDelaySeconds": 1,
         "abortScaleDownDelaySeconds": 1,
-        "steps": steps,
+        "steps": [*steps],
     }
     spec = {
         "replicas": replicas,

@@ -27,7 +27,7 @@ from laptop.tests.cluster.running_cluster import (
 
 MAIN = {"name": "main", "image": IMAGE, "command": ["true"]}
 MOUNTED = {"volumeMounts": [{"name": "v", "mountPath": "/etc/model"}]}
-RESTRICTED = {
+RESTRICTED: dict[str, dict[str, Any]] = {
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
     "container": {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}},
 }
@@ -277,10 +277,10 @@ def test_lightkube_creates_lists_patches_applies_watches_and_deletes(lightkube: 
     assert found.data == {"l": "2", "m": "3"}
     found.data = {"only": "this"}
     assert lightkube.replace(found).data == {"only": "this"}
-    assert [item.metadata.name for item in lightkube.list(ConfigMap, labels={"x": "1"})] == ["a"]
+    assert [item.metadata and item.metadata.name for item in lightkube.list(ConfigMap, labels={"x": "1"})] == ["a"]
     for type_, item in lightkube.watch(ConfigMap):
         assert type_ == "ADDED"
-        if item.metadata.name == "new":
+        if item.metadata and item.metadata.name == "new":
             break
     lightkube.delete(ConfigMap, "a", cascade=CascadeType.FOREGROUND)
     with pytest.raises(LightkubeError) as gone:

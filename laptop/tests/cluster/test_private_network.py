@@ -204,7 +204,7 @@ class TestEgress:
             "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
         }
         both = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-        namespaces = [*NAMESPACES, {"metadata": {"name": "kube-system"}}]
+        namespaces: list[dict[str, Any]] = [*NAMESPACES, {"metadata": {"name": "kube-system"}}]
         for ports, refused in ((both, False), (both[1:], True)):
             policies = [leaving({"to": [servers], "ports": ports})]
             found = egress_refusal(policies, namespaces, pod(app="m"), DNS, DNS_PORT, protocol="UDP")

@@ -111,7 +111,7 @@ def test_a_stable_and_a_canary_service_get_traffic_before_the_canary_is_healthy(
 ) -> None:
     namespace = new_namespace(eks, "canary", INJECT)
     hostname = expose(eks, namespace, ("m-stable", "m-canary"), "m-stable")
-    steps = [{"setWeight": 100}, {"pause": {}}]
+    steps: list[dict[str, Any]] = [{"setWeight": 100}, {"pause": {}}]
     eks.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
     phase(eks, namespace, "Healthy")
     clock.pass_time(1000)
@@ -132,7 +132,7 @@ def test_ping_pong_services_give_the_canary_no_traffic_before_it_is_healthy(
 ) -> None:
     namespace = new_namespace(eks, "pingpong", INJECT)
     hostname = expose(eks, namespace, ("m-ping", "m-pong"), "m-ping")
-    steps = [{"setWeight": 100}, {"pause": {}}]
+    steps: list[dict[str, Any]] = [{"setWeight": 100}, {"pause": {}}]
 
     def release(version: str) -> dict[str, Any]:
         made = rollout(version, steps, replicas=1)

@@ -40,7 +40,7 @@ def why(
     objects: Objects | None = None,
 ) -> str:
     """Return the problem of a rollout without its first words."""
-    made = copy.deepcopy(rollout("v1", list(steps), replicas=1))
+    made = copy.deepcopy(rollout("v1", steps, replicas=1))
     made["metadata"] = {"name": "m", "namespace": "n"}
     made["spec"] |= spec or {}
     made["spec"]["strategy"]["canary"] |= canary or {}

@@ -26,7 +26,7 @@ from laptop.tests.cluster.running_cluster import (
 
 pytestmark = pytest.mark.slow
 
-PAUSE = {"pause": {}}
+PAUSE: dict[str, Any] = {"pause": {}}
 MANUAL_STEPS = [{"setWeight": 20}, PAUSE, {"setWeight": 50}, PAUSE]
 
 
@@ -125,7 +125,10 @@ def test_an_update_takes_its_steps_and_traffic_follows_the_weights(cluster: Runn
 
 def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
-    steps = [{"setWeight": 50}, {"pause": {"duration": "5s"}}]  # half a second at this cluster's scale
+    steps: list[dict[str, Any]] = [
+        {"setWeight": 50},
+        {"pause": {"duration": "5s"}},
+    ]  # half a second at this cluster's scale
     cluster.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
     phase(cluster, namespace, "Healthy")
     update(cluster, namespace, rollout("v2", steps, replicas=1))
@@ -181,7 +184,7 @@ def test_reverting_during_an_update_moves_the_traffic_at_once(cluster: RunningCl
 
 def test_only_a_rollback_within_the_window_skips_the_steps(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
-    window = {"replicas": 1, "rollbackWindow": {"revisions": 1}}
+    window: dict[str, Any] = {"replicas": 1, "rollbackWindow": {"revisions": 1}}
     cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, **window))
     phase(cluster, namespace, "Healthy")
     for version in ("v2", "v3"):
@@ -202,7 +205,7 @@ def test_only_a_rollback_within_the_window_skips_the_steps(cluster: RunningClust
 
 def test_no_request_is_lost_while_a_version_is_replaced(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
-    steps = [{"setWeight": 50}, {"pause": {"duration": "2s"}}]
+    steps: list[dict[str, Any]] = [{"setWeight": 50}, {"pause": {"duration": "2s"}}]
     cluster.create(ROLLOUT, namespace, rollout("v1", steps))
     phase(cluster, namespace, "Healthy")
     with load(url) as outcomes:
@@ -322,7 +325,7 @@ def check(namespace: str, code: str) -> dict[str, Any]:
     }
 
 
-ANALYSIS_STEPS = [
+ANALYSIS_STEPS: list[dict[str, Any]] = [
     {"setWeight": 50},
     {
         "analysis": {

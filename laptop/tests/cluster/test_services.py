@@ -48,7 +48,7 @@ def test_a_pod_reaches_a_service_of_any_namespace_by_its_name(
 
 def test_the_canary_service_reaches_only_the_new_pods(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
-    steps = [{"setWeight": 1}, {"pause": {}}]
+    steps: list[dict[str, Any]] = [{"setWeight": 1}, {"pause": {}}]
     cluster.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
     phase(cluster, namespace, "Healthy")
     cluster.merge(ROLLOUT, namespace, "m", {"spec": rollout("v2", steps, replicas=1)["spec"]})

@@ -130,10 +130,10 @@ def test_the_server_may_start_workers_and_nothing_else(server: RunningCluster) -
     token = next(iter((server.home / "cluster").glob(f"pods-*/{HOME}_spark-*/serviceaccount/token"))).read_text()
 
     def asked(method: str, path: str) -> int:
-        body = {"json": {}} if method == "POST" else {}
+        body: dict[str, Any] | None = {} if method == "POST" else None
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(verify=ssl.create_default_context(cafile=str(server.authority)), trust_env=False) as client:
-            return client.request(method, f"{server.endpoint}{path}", headers=headers, **body).status_code
+            return client.request(method, f"{server.endpoint}{path}", headers=headers, json=body).status_code
 
     here, elsewhere = POD.path(HOME), POD.path("default")
     assert asked("GET", f"{here}/none") == 404

@@ -165,5 +165,6 @@ def test_a_failed_deployment_is_shown_with_its_whole_error(tmp_path: Path, end: 
 def test_a_pod_whose_image_cannot_be_pulled_waits_for_it(state: dict[str, Any], waits: bool) -> None:
     container = {"name": "serve", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
     for key in ("containerStatuses", "initContainerStatuses"):
-        assert waits_for_image(Pod.from_dict({"status": {key: [container]}})) is waits
-    assert not waits_for_image(Pod.from_dict({}))
+        pod = Pod.from_dict({"status": {key: [container]}})
+        assert isinstance(pod, Pod) and waits_for_image(pod) is waits
+    assert not waits_for_image(Pod())

@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 import psutil
@@ -16,9 +16,29 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, resource_pb2, resource_pb2_grpc
 
 from laptop.engine.plugin_process import start_server
+from laptop.engine.values import Properties
+from laptop.engine.wire import encode
 
 WITHIN = 30.0
 """Seconds in which a plugin must answer or end."""
+
+
+class Subject(TypedDict):
+    """The fields by which each request of the provider protocol names its resource."""
+
+    urn: str
+    type: str
+    name: str
+
+
+def subject(type_: str, name: str) -> Subject:
+    """Return the fields of a request about a resource of the stack `dev`."""
+    return {"urn": f"urn:pulumi:dev::shop::{type_}::{name}", "type": type_, "name": name}
+
+
+def wire(*secrets: str, **values: Any) -> Any:
+    """Return properties as on the wire. `secrets` names those that are secret."""
+    return encode(Properties(values, frozenset((name,) for name in secrets)))
 
 
 @contextlib.contextmanager
@@ -32,9 +52,8 @@ def started(
         stdout=subprocess.PIPE,
         env={**os.environ, **(environ or {})},
     )
+    assert process.stdout is not None and process.stdin is not None
     try:
-        assert process.stdout is not None
-        assert process.stdin is not None
         port = int(process.stdout.readline())
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield process, channel

@@ -10,10 +10,10 @@ import signal
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from laptop.engine import sealing as sealing_module
 from laptop.tests.engine.conftest import Site
 from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 from pipelines.declarations import atomic_files as files
@@ -72,9 +72,9 @@ class Bomb:
 def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
     """Run an `up` with the bomb around each provider call and each write of the state."""
     write = files.write_atomically
-    link = sealing_module.os.link
+    link = os.link
 
-    def watched(path: Path, data: bytes) -> None:
+    def watched(path: Path, data: str | bytes) -> None:
         bomb("before", "write")
         write(path, data)
         bomb("after", "write")
@@ -84,14 +84,9 @@ def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
         link(source, target)
         bomb("after", "key")
 
-    files.write_atomically = watched
-    sealing_module.os.link = watched_link
-    try:
+    with mock.patch.object(files, "write_atomically", watched), mock.patch.object(os, "link", watched_link):
         site = Site(folder, FakeProvider(FakeCloud(folder / "cloud.json"), bomb))
         site.up(program, **options)
-    finally:
-        files.write_atomically = write
-        sealing_module.os.link = link
 
 
 def killed_at(folder: Path, program: str, moment: int, **options: Any) -> bool:

@@ -57,7 +57,7 @@ def test_every_resource_is_created_after_its_dependencies(graph: dict[str, Resou
 
 @settings(max_examples=80)
 @given(graphs(), st.data())
-def test_every_resource_is_deleted_after_its_dependents(graph: dict, data: st.DataObject) -> None:
+def test_every_resource_is_deleted_after_its_dependents(graph: dict[str, ResourceState], data: st.DataObject) -> None:
     going = [known for known in graph.values() if data.draw(st.booleans())]
     waits = deletion_waits(going)
     gone: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ def test_every_resource_is_deleted_after_its_dependents(graph: dict, data: st.Da
 
 @settings(max_examples=80)
 @given(graphs(), st.data())
-def test_only_dependents_by_property_are_deleted_first(graph: dict, data: st.DataObject) -> None:
+def test_only_dependents_by_property_are_deleted_first(graph: dict[str, ResourceState], data: st.DataObject) -> None:
     start = data.draw(st.sampled_from(sorted(graph)))
     firm = data.draw(st.sets(st.sampled_from(sorted(graph))))  # those that take a change without being replaced
     found = dependents_to_replace(start, graph, lambda known, keys: known.urn not in firm)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from infra.policies import UNKNOWN
+from infra.policies import UNKNOWN, PlannedResource
 from laptop.engine.deployment import DeploymentError
-from laptop.engine.provider import IncompleteError
+from laptop.engine.provider import Created, IncompleteError, ResourceCall
 from laptop.engine.resource_steps import StepKind
 from laptop.tests.engine.conftest import Site, kinds
 from laptop.tests.engine.fake_cloud import FakeProvider
+from pipelines.declarations.errors import MlopsError
+
+Create = Callable[[ResourceCall], Created]
 
 BROKEN = """
 a = Thing("a", fail="no room")
@@ -20,6 +24,13 @@ d = Thing("d", target=c.arn)
 pulumi.export("b", b.arn)
 pulumi.export("d", d.arn)
 """
+
+
+def exported_by(site: Site) -> dict[str, Any]:
+    """Return the outputs of the stack in its state."""
+    stack = site.state().stack_resource()
+    assert stack is not None
+    return dict(stack.outputs.values)
 
 
 def test_a_failed_step_is_reported_and_independent_steps_still_run(site: Site) -> None:
@@ -37,7 +48,7 @@ def test_a_failed_step_is_reported_and_independent_steps_still_run(site: Site) -
 def test_an_up_continues_after_a_failed_one(site: Site) -> None:
     with pytest.raises(DeploymentError):
         site.up(BROKEN)
-    assert list(site.state().stack_resource().outputs.values) == ["d"]
+    assert list(exported_by(site)) == ["d"]
     result = site.up(BROKEN.replace('fail="no room"', ""))
     assert {step.name for step in result.changes} == {"a", "b"}
     assert site.names() == ["a", "b", "c", "d"]
@@ -46,11 +57,11 @@ def test_an_up_continues_after_a_failed_one(site: Site) -> None:
 
 def test_nothing_is_deleted_after_a_failure_and_known_outputs_stay(site: Site) -> None:
     site.up('c = Thing("c")\nThing("old")\npulumi.export("b", c.arn)')
-    exported = dict(site.state().stack_resource().outputs.values)
+    exported = exported_by(site)
     with pytest.raises(DeploymentError):
         site.up(BROKEN.replace('pulumi.export("d", d.arn)', ""))
     assert "old" in site.names()
-    assert site.state().stack_resource().outputs.values == exported
+    assert exported_by(site) == exported
 
 
 def test_a_failed_update_is_repeated_even_if_the_program_is_reverted(site: Site) -> None:
@@ -77,7 +88,9 @@ def test_invalid_inputs_are_refused_in_the_plan_before_any_step(site: Site) -> N
     assert site.verbs() == []
 
 
-def test_an_unexpected_error_is_shown_with_its_place_and_its_step_is_resumed(site: Site) -> None:
+def test_an_unexpected_error_is_shown_with_its_place_and_its_step_is_resumed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DeploymentError, match=r"ConnectionResetError: the cloud hung up \(at fake_cloud.py:\d+\)"):
         site.up('Thing("a", explode=True)')
     (pending,) = site.state().pending.values()
@@ -86,14 +99,14 @@ def test_an_unexpected_error_is_shown_with_its_place_and_its_step_is_resumed(sit
     # The connection may have broken after the thing was created.
     with site.cloud.open() as things:
         things["id-" + name] = {"name": name, "size": 1}
-    site.provider.create = _without("explode", site.provider.create)
+    monkeypatch.setattr(site.provider, "create", _without("explode", site.provider.create))
     site.up()
     assert [thing["name"] for thing in site.cloud.things().values()] == [name]
     assert any("finished the create" in text for text in site.progress.notices)
 
 
-def _without(key: str, create):
-    def wrapped(call):
+def _without(key: str, create: Create) -> Create:
+    def wrapped(call: ResourceCall) -> Created:
         return create(replace(call, inputs={k: v for k, v in call.inputs.items() if k != key}))
 
     return wrapped
@@ -115,32 +128,32 @@ def test_a_resource_whose_create_failed_after_it_was_made_is_taken_up(site: Site
     assert site.state().pending == {}
 
 
-def test_a_resource_of_an_unfinished_run_is_deleted_once_the_program_no_longer_has_it(site: Site) -> None:
+def test_a_resource_of_an_unfinished_run_is_deleted_once_the_program_no_longer_has_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DeploymentError):
         site.up('Thing("a", explode=True)\nThing("b")')
     (pending,) = site.state().pending.values()
     with site.cloud.open() as things:
         things["id-x"] = {"name": pending.resource.inputs.values["name"], "size": 1}
-    site.provider.create = _without("explode", site.provider.create)
+    monkeypatch.setattr(site.provider, "create", _without("explode", site.provider.create))
     site.up('Thing("b")')
     assert site.names() == ["b"]
     assert site.state().pending == {}
 
 
-def test_a_create_that_cannot_be_finished_does_not_block_the_stack(site: Site) -> None:
+def test_a_create_that_cannot_be_finished_does_not_block_the_stack(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeploymentError):
         site.up('Thing("a", explode=True, name="one")')
-    site.provider.create = _refuse(site.provider.create)
+    monkeypatch.setattr(site.provider, "create", _refuse(site.provider.create))
     site.up('Thing("b")')
     assert site.names() == ["b"]
     assert site.state().pending == {}
     assert any("an earlier run stopped while creating" in text for text in site.progress.notices)
 
 
-def _refuse(create):
-    from pipelines.declarations.errors import MlopsError
-
-    def wrapped(call):
+def _refuse(create: Create) -> Create:
+    def wrapped(call: ResourceCall) -> Created:
         if call.resuming:
             raise MlopsError("there is nothing to adopt, and no room")
         return create(call)
@@ -148,7 +161,9 @@ def _refuse(create):
     return wrapped
 
 
-def test_a_corrected_program_replaces_the_inputs_of_an_unfinished_create(site: Site) -> None:
+def test_a_corrected_program_replaces_the_inputs_of_an_unfinished_create(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DeploymentError):
         site.up('Thing("a", explode=True)')
     (pending,) = site.state().pending.values()
@@ -157,23 +172,21 @@ def test_a_corrected_program_replaces_the_inputs_of_an_unfinished_create(site: S
         things["id-part"] = {"name": pending.resource.inputs.values["name"], "size": 1}
     create = site.provider.create
 
-    def picky(call):
-        from pipelines.declarations.errors import MlopsError
-
+    def picky(call: ResourceCall) -> Created:
         if call.inputs.get("explode"):
             raise MlopsError("cannot explode")
         return create(call)
 
-    site.provider.create = picky
+    monkeypatch.setattr(site.provider, "create", picky)
     site.up('Thing("a", size=4)')
     assert {key: thing["size"] for key, thing in site.cloud.things().items()} == {"id-part": 4}
     assert site.state().pending == {}
 
 
 def test_a_policy_violation_refuses_the_plan_before_any_step(site: Site) -> None:
-    seen = {}
+    seen: dict[str, PlannedResource] = {}
 
-    def every_thing_has_an_owner(resources):
+    def every_thing_has_an_owner(resources: Sequence[PlannedResource]) -> Iterator[str]:
         seen.update({item.name: item for item in resources})
         for item in resources:
             if item.type == "fake:index:Thing" and "owner" not in item.props.get("tags", {}):
@@ -196,10 +209,17 @@ def test_a_policy_violation_refuses_the_plan_before_any_step(site: Site) -> None
     assert kinds(site.up(policies=[every_thing_has_an_owner]))["a"] == "same"
 
 
-def test_policies_see_outputs_and_never_the_inputs_of_a_component(site: Site) -> None:
-    seen: list[dict[str, Any]] = []
+class _Previewing(FakeProvider):
+    """A provider that names the outputs of a resource before it exists."""
 
-    def look(resources):
+    def computed(self, type_: str) -> Iterable[str]:
+        return ["arn", "size"]
+
+
+def test_policies_see_outputs_and_never_the_inputs_of_a_component(site: Site) -> None:
+    seen: list[dict[str, PlannedResource]] = []
+
+    def look(resources: Sequence[PlannedResource]) -> list[str]:
         seen.append({item.name: item for item in resources})
         return []
 
@@ -212,7 +232,7 @@ def test_policies_see_outputs_and_never_the_inputs_of_a_component(site: Site) ->
         Marked("registering", {"mark": Thing("a", size=2).arn})
         Marked("silent")
     """
-    site.provider.computed = lambda type_: ["arn", "size"]
+    site.provider = _Previewing(site.cloud)
     site.up(program, policies=[look])
     planned, applied = seen
     assert planned["a"].at("arn") is UNKNOWN
@@ -228,7 +248,7 @@ def test_policies_see_outputs_and_never_the_inputs_of_a_component(site: Site) ->
 
 
 def test_policies_see_every_value_once_it_is_known(site: Site) -> None:
-    def nothing_points_at_b(resources):
+    def nothing_points_at_b(resources: Sequence[PlannedResource]) -> list[str]:
         return [item.name for item in resources if str(item.props.get("target", "")).startswith("arn:id-b")]
 
     program = 'b = Thing("b")\nThing("pointer", target=b.arn)'

@@ -45,9 +45,9 @@ class Host:
     def info(self, folder: Path | None = None) -> Any:
         options = struct_pb2.Struct()
         options.update({"virtualenv": str(VENV)})
-        folder = str(folder or self.folder)
+        program = str(folder or self.folder)
         return language_pb2.ProgramInfo(
-            root_directory=folder, program_directory=folder, entry_point=".", options=options
+            root_directory=program, program_directory=program, entry_point=".", options=options
         )
 
     def run(self, program: str, **request: Any) -> Any:

@@ -151,8 +151,9 @@ def test_two_concurrent_ups_do_the_work_once(site: Site) -> None:
     ]
     try:
         for process in processes:
-            assert process.stdout.readline() == "ready\n"
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
         for process in processes:
+            assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
         done = sorted(process.communicate(timeout=60)[0].strip() for process in processes)

@@ -16,7 +16,7 @@ PARTS = st.integers(0, 20) | st.text(min_size=1, max_size=6).filter(lambda text:
 
 @settings(max_examples=100)
 @given(st.text(min_size=1, max_size=6).filter(lambda text: text != "*"), st.lists(PARTS, max_size=4))
-def test_a_path_round_trips_through_text(first: str, rest: list) -> None:
+def test_a_path_round_trips_through_text(first: str, rest: list[str | int]) -> None:
     path = (first, *rest)
     assert parse_path(write_path(path)) == path
 
@@ -66,7 +66,9 @@ def test_an_unknown_value_differs_from_every_value() -> None:
         (["nowhere.at.all"], {"a": 1}, {"a": 2}, {"a": 2}),
     ],
 )
-def test_ignored_paths_keep_their_old_value(patterns: list, old: dict, new: dict, expected: dict) -> None:
+def test_ignored_paths_keep_their_old_value(
+    patterns: list[str], old: dict[str, Any], new: dict[str, Any], expected: dict[str, Any]
+) -> None:
     assert keep_ignored(new, old, patterns) == expected
 
 

@@ -6,16 +6,21 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import empty_pb2
 from google.rpc import status_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.provider_servicer import ProviderServicer, serving
-from laptop.engine.values import Properties
-from laptop.engine.wire import decode, encode
+from laptop.engine.wire import decode
 from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
+from laptop.tests.engine.plugin_client import Subject, subject, wire
 
 THING = "fake:index:Thing"
+
+
+def about(type_: str = THING, name: str = "a") -> Subject:
+    return subject(type_, name)
 
 
 @pytest.fixture
@@ -30,14 +35,6 @@ def client(provider: FakeProvider) -> Iterator[Any]:
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield provider_pb2_grpc.ResourceProviderStub(channel)
-
-
-def about(type_: str = THING, name: str = "a") -> dict[str, str]:
-    return {"urn": f"urn:pulumi:dev::shop::{type_}::{name}", "type": type_, "name": name}
-
-
-def wire(*secrets: str, **values: Any) -> Any:
-    return encode(Properties(values, frozenset((name,) for name in secrets)))
 
 
 def create(client: Any, *secrets: str, **values: Any) -> tuple[str, Any]:
@@ -91,7 +88,12 @@ def test_a_preview_changes_nothing_and_keeps_unknown_values(client: Any, provide
     made = client.Create(request)
     assert made.id == ""
     assert decode(made.properties).values == {"size": UNKNOWN}
-    change = {"old_inputs": wire(size=1), "olds": wire(size=1, arn="x"), "news": wire(size=2), "preview": True}
+    change: dict[str, Any] = {
+        "old_inputs": wire(size=1),
+        "olds": wire(size=1, arn="x"),
+        "news": wire(size=2),
+        "preview": True,
+    }
     assert decode(client.Update(provider_pb2.UpdateRequest(**about(), id="i", **change)).properties).values == {
         "size": 2,
         "arn": "x",
@@ -130,7 +132,11 @@ def test_errors_are_answered_without_a_traceback(client: Any) -> None:
 
 def test_a_failed_update_is_marked_as_partly_done(client: Any) -> None:
     id_, outputs = create(client, name="n", size=1)
-    request = {"old_inputs": wire(name="n", size=1), "olds": outputs, "news": wire(name="n", size=1, fail="no")}
+    request: dict[str, Any] = {
+        "old_inputs": wire(name="n", size=1),
+        "olds": outputs,
+        "news": wire(name="n", size=1, fail="no"),
+    }
     with pytest.raises(grpc.RpcError) as caught:
         client.Update(provider_pb2.UpdateRequest(**about(), id=id_, **request))
     status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"])
@@ -143,7 +149,7 @@ def test_a_failed_update_is_marked_as_partly_done(client: Any) -> None:
 def test_a_cancelled_plugin_starts_no_change_until_an_engine_connects_again(
     client: Any, provider: FakeProvider
 ) -> None:
-    client.Cancel(provider_pb2.google_dot_protobuf_dot_empty__pb2.Empty())
+    client.Cancel(empty_pb2.Empty())
     with pytest.raises(grpc.RpcError) as caught:
         create(client, name="n")
     assert caught.value.code() is grpc.StatusCode.CANCELLED

@@ -5,6 +5,7 @@ import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def read(folder: Path, incarnation: str = "inc-1") -> Contents:
     return load(folder / "dev.json", "shop", "dev", incarnation, Seal(folder))
 
 
-def thing(urn: str = URN, **more: object) -> ResourceState:
+def thing(urn: str = URN, **more: Any) -> ResourceState:
     values = {"plain": [1, {"deep": "pw"}], "top": "secret-text"}
     secrets = frozenset([("plain", 1, "deep"), ("top",)])
     known = ResourceState(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -107,8 +108,8 @@ def test_a_preview_reports_the_steps_of_the_up_and_changes_nothing(site: Site) -
         assert site.verbs() == []
         assert ((site.home / "state" / "dev.json").read_bytes(), site.cloud.things()) == before
         done = site.up()
-        key = lambda result: sorted((s.kind.value, s.name) for s in result.changes)  # noqa: E731
-        assert key(planned) == key(done) != []
+        steps = [sorted((step.kind.value, step.name) for step in result.changes) for result in (planned, done)]
+        assert steps[0] == steps[1] != []
 
 
 def test_a_preview_gives_the_program_known_values_and_leaves_the_rest_unknown(site: Site) -> None:
@@ -125,16 +126,26 @@ def test_a_preview_gives_the_program_known_values_and_leaves_the_rest_unknown(si
     assert planned == {**up, "size": 4}
 
 
-def test_an_apply_does_not_run_on_an_unknown_value(site: Site, capsys: pytest.CaptureFixture) -> None:
+def test_an_apply_does_not_run_on_an_unknown_value(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.preview('Thing("a").arn.apply(lambda arn: print("ran with", arn))')
     assert "ran with" not in capsys.readouterr().out
     site.up()
     assert "ran with arn:id-a" in capsys.readouterr().out
 
 
+def _wait_for_all(together: threading.Barrier) -> Callable[[str, str], None]:
+    """Return a hook that starts no access before all of them are about to start."""
+
+    def hook(moment: str, what: str) -> None:
+        if moment == "before":
+            together.wait(10)
+
+    return hook
+
+
 def test_independent_resources_are_created_in_parallel(site: Site) -> None:
     together = threading.Barrier(4)
-    site.provider._hook = lambda moment, what: together.wait(10) and None if moment == "before" else None
+    site.provider._hook = _wait_for_all(together)
     site.up("for n in range(4): Thing(f'a{n}')")
     assert len(site.cloud.things()) == 4
 
@@ -142,7 +153,7 @@ def test_independent_resources_are_created_in_parallel(site: Site) -> None:
 def test_independent_resources_are_deleted_in_parallel(site: Site) -> None:
     site.up("for n in range(4): Thing(f'a{n}')")
     together = threading.Barrier(4)
-    site.provider._hook = lambda moment, what: together.wait(10) and None if moment == "before" else None
+    site.provider._hook = _wait_for_all(together)
     site.deployment().destroy()
     assert not site.cloud.things()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from google.protobuf import struct_pb2
 from hypothesis import given, settings
@@ -33,9 +35,12 @@ def without_nulls(value: object) -> object:
 
 @settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), st.data())
-def test_values_and_their_secret_marks_round_trip_through_the_wire_format(values: dict, data: st.DataObject) -> None:
+def test_values_and_their_secret_marks_round_trip_through_the_wire_format(
+    values: dict[str, Any], data: st.DataObject
+) -> None:
     plain = without_nulls(values)
-    keys = data.draw(st.sets(st.sampled_from(sorted(plain)))) if plain else set()
+    assert isinstance(plain, dict)
+    keys: set[str] = data.draw(st.sets(st.sampled_from(sorted(plain)))) if plain else set()
     given_ = Properties(plain, frozenset((key,) for key in keys))
     assert decode(encode(given_)) == given_
 

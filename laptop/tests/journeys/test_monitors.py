@@ -87,16 +87,15 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDat
         publish_locally(here)
         here.apply("up", "dev")
         first = batches(project, folder / "batches")["first"]
-        outputs = [run("monitor", "run", DATASET).output]
-        for file in (first, write_heavier(first, folder / "heavier.csv")):
-            deliver(file)
-            outputs.append(run("monitor", "run", DATASET).output)
+        empty = run("monitor", "run", DATASET).output
+        deliver(first)
+        after_first = run("monitor", "run", DATASET).output
+        deliver(write_heavier(first, folder / "heavier.csv"))
+        drifted = run("monitor", "run", DATASET).output
         maintained = run("data", "maintain", DATASET).output, run("data", "maintain", DATASET, "--apply").output
         version = run("data", "show", DATASET, "latest").output
         account = {service: boto3.client(service) for service in ("cloudwatch", "s3")}
-        yield MonitoredDataset(
-            *outputs, maintained=maintained, version=version, events=events, folder=folder, account=account
-        )
+        yield MonitoredDataset(empty, after_first, drifted, maintained, version, events, folder, account)
 
 
 def test_before_the_first_delivery_nothing_is_known(monitored: MonitoredDataset) -> None:

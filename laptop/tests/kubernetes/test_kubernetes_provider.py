@@ -204,7 +204,7 @@ def test_an_update_keeps_the_fields_of_the_rollout_controller(
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
     service = cluster.get(SERVICE, namespace, "m-stable")
-    old = {"metadata": {"name": "m-stable", "namespace": namespace}, "spec": {"selector": {"app": "m"}}}
+    old: dict[str, Any] = {"metadata": {"name": "m-stable", "namespace": namespace}, "spec": {"selector": {"app": "m"}}}
     new = {**old, "metadata": {**old["metadata"], "labels": {"owner": "us"}}}
     made = provider.update(ResourceCall(SERVICE_TYPE, new, "urn", f"{namespace}/m-stable", old))
     assert made.outputs["spec"]["selector"] == service["spec"]["selector"]
@@ -235,7 +235,7 @@ def test_an_ingress_has_its_address_when_it_is_created(provider: KubernetesProvi
 
 def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: RunningCluster, namespace: str) -> None:
     hasty = KubernetesProvider(cluster.home / "kubeconfig", ready_within=0.2)
-    inputs = {
+    inputs: dict[str, Any] = {
         "metadata": {"name": "s", "namespace": namespace},
         "spec": {"selector": {"app": "m"}, "ports": [{"port": 80}]},
     }

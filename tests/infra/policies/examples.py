@@ -224,7 +224,7 @@ PERSON_TRUST = {
 }
 
 ISSUER = "token.actions.githubusercontent.com"
-PREVIEW_TRUST = {
+PREVIEW_TRUST: dict[str, Any] = {
     "Effect": "Allow",
     "Principal": {"Federated": f"arn:aws:iam::1:oidc-provider/{ISSUER}"},
     "Action": "sts:AssumeRoleWithWebIdentity",
@@ -352,7 +352,13 @@ CHECK_SPEC = {
     "template": {"metadata": {"labels": {"app": "check"}}, "spec": {**POD, "serviceAccountName": "check"}},
 }
 ANALYSIS = {"analysis": {"templates": [{"templateName": "check"}]}}
-STEPS = [{"setWeight": 10.0}, {"pause": {"duration": "60s"}}, ANALYSIS, {"setWeight": 50.0}, ANALYSIS]
+STEPS: list[dict[str, Any]] = [
+    {"setWeight": 10.0},
+    {"pause": {"duration": "60s"}},
+    ANALYSIS,
+    {"setWeight": 50.0},
+    ANALYSIS,
+]
 DNS = {"to": [{"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": [{"port": 53.0}]}
 FROM_VPC = {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 8080.0}]}
 
@@ -370,7 +376,10 @@ def network_policy(app: str) -> dict[str, Any]:
     }
 
 
-DENY = {"metadata": {"namespace": "models"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}}
+DENY: dict[str, Any] = {
+    "metadata": {"namespace": "models"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+}
 CLUSTER: Resources = [
     component(),
     resource(

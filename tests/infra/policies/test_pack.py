@@ -43,7 +43,11 @@ def stack_arguments(resources: Resources) -> StackValidationArgs:
 
 def reported(name: str, resources: Resources) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
-    PACK[name].validate(stack_arguments(resources), lambda message, urn=None: found.append((message, urn)))
+
+    def report(message: str, urn: str | None = None) -> None:
+        found.append((message, urn))
+
+    PACK[name].validate(stack_arguments(resources), report)
     return found
 
 

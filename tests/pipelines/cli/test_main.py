@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,12 +29,14 @@ from tests.sample_project import PROJECT, ROOT
 pytestmark = pytest.mark.slow
 
 
-def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path = PROJECT, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLOPS_", "KUBE"))}
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *arguments],
         cwd=cwd,
-        env={**kept, "PYTHONPATH": str(ROOT), **environ},
+        env={**kept, "PYTHONPATH": str(ROOT), **(environ or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -53,7 +56,7 @@ each_command = pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(p
 
 
 def test_nothing_that_a_command_prints_in_a_workflow_is_a_command_to_its_runner() -> None:
-    inside, again = (run("schemas", "--help", GITHUB_ACTIONS="true") for _ in range(2))
+    inside, again = (run("schemas", "--help", environ={"GITHUB_ACTIONS": "true"}) for _ in range(2))
     assert re.fullmatch(r"::stop-commands::[0-9a-f]{32}\n", inside.stderr)
     assert inside.stderr != again.stderr, "a printed text could end with a token that is known"
     assert run("schemas", "--help").stderr == ""
@@ -136,7 +139,7 @@ def test_the_completion_script_of_a_shell_calls_mlops(shell: str) -> None:
 
 def test_completion_proposes_commands_and_subcommands() -> None:
     def complete(words: str, position: int) -> list[str]:
-        done = run(_MLOPS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(position))
+        done = run(environ={"_MLOPS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)})
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
     assert "deploy" in complete("mlops de", 1)
@@ -303,7 +306,7 @@ def test_a_stray_environment_is_an_error_without_a_traceback(
     sample = PROJECT / "data-contracts" / "samples" / f"{DATASET}.csv"
     aside = {"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_EC2_METADATA_DISABLED": "true"}
     target = {"MLOPS_TARGET": "aws", **variables}
-    done = run("land", DATASET, str(sample), "--env", "dev", **aside, **target)
+    done = run("land", DATASET, str(sample), "--env", "dev", environ={**aside, **target})
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "fix: " in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,7 +33,7 @@ def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project,
     check_model(Project(project.root), "churn")
 
 
-ORDERS = [
+ORDERS: list[dict[str, Any]] = [
     {"name": "order_id", "logicalType": "string", "required": True, "primaryKey": True},
     {"name": "ordered_on", "logicalType": "date", "required": True},
     {

@@ -110,7 +110,11 @@ def follow(deadline: float = 30, bundle: str = LIVE, check: Callable[[], None] =
 
 
 def test_a_rollout_is_followed_until_it_receives_all_traffic(api: Api) -> None:
-    step = {"observedGeneration": "3", "phase": "Paused", "canary": {"weights": {"canary": {"weight": 10}}}}
+    step: dict[str, Any] = {
+        "observedGeneration": "3",
+        "phase": "Paused",
+        "canary": {"weights": {"canary": {"weight": 10}}},
+    }
     old = HEALTHY | {"observedGeneration": "2"}
     api.on("GET", PATH, rollout(**old), rollout(**step), rollout(**step), rollout(**HEALTHY))
     assert [(state.phase, state.weight, state.settled) for state in follow()] == [
@@ -217,7 +221,7 @@ def switch(bundle: str, deadline: float = 30) -> list[RolloutState]:
 
 def applied(resource: dict[str, Any], manager: str = ROLLOUT_FIELD_MANAGER) -> dict[str, Any]:
     """Return a Rollout whose bundle a manager applied; others own the number of replicas and an annotation."""
-    container = {
+    container: dict[str, Any] = {
         ".": {},
         "f:name": {},
         "f:image": {},

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import __main__ as command
+from pipelines.data import catalog, reading
 from pipelines.data import data_files as files
 from pipelines.data import ingest as job
-from pipelines.data import reading
 from pipelines.data.catalog import evolve, find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
@@ -153,13 +153,14 @@ def test_a_stream_is_written_to_several_files_without_being_held_in_memory(
             numbers = list(range(start, start + 100))
             yield pa.record_batch({"id": numbers, "age": numbers, "name": [str(number) for number in numbers]})
 
-    class Written(pq.ParquetWriter):
-        def write_table(self, table: pa.Table, *rest: Any, **keys: Any) -> None:
-            nonlocal seen
-            seen += len(table) // 100
-            super().write_table(table, *rest, **keys)
+    write_table = pq.ParquetWriter.write_table
 
-    monkeypatch.setattr(files.pq, "ParquetWriter", Written)
+    def written(writer: pq.ParquetWriter, table: pa.Table, *rest: Any, **keys: Any) -> None:
+        nonlocal seen
+        seen += len(table) // 100
+        write_table(writer, table, *rest, **keys)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", written)
     rows = pa.RecordBatchReader.from_batches(next(stream()).schema, stream())
     places = files.write_data_files(dev, open_table(dev, "visits"), rows)
     assert len(places) > 1
@@ -223,7 +224,7 @@ def test_a_file_on_which_a_library_fails_is_rejected_and_does_not_stop_the_other
 ) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
     land(dev, tmp_path, "b.csv", "2,20,b")
-    real, calls = job.append, 0
+    real, calls = catalog.append, 0
 
     def failing(*arguments: Any) -> str:
         nonlocal calls
@@ -423,7 +424,7 @@ def test_a_conflicting_commit_is_retried_with_new_checks(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = land(dev, tmp_path, "a.csv", "1,20,mine", "2,30,mine")
-    real, calls = job.append, 0
+    real, calls = catalog.append, 0
 
     def overtaken(*arguments: Any) -> str:
         nonlocal calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -304,15 +305,15 @@ def test_a_rule_that_only_reports_does_not_change_what_is_quarantined(tmp_path: 
 
 
 def test_the_process_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = {}
-    original = sql_rules.subprocess.Popen
+    started: dict[str, str] = {}
+    original = subprocess.Popen
 
     def record(*arguments: Any, **keys: Any) -> Any:
         started.update(keys["env"])
         return original(*arguments, **keys)
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setattr(sql_rules.subprocess, "Popen", record)
+    monkeypatch.setattr(subprocess, "Popen", record)
     check(tmp_path, stay(CONDITION))
     assert started
     assert not [name for name in started if name.startswith("AWS")]

@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.data import __main__ as job
-from pipelines.data import compaction, file_replacement, table_maintenance
+from pipelines.data import compaction, file_replacement, row_quarantine, table_maintenance
 from pipelines.data import ingest as ingestion
 from pipelines.data.catalog import open_table, read_version
 from pipelines.data.compaction import FEWEST_FILES, GROUP_BYTES, SMALL_FILE, plan_compaction
@@ -33,6 +33,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import BatchPrediction
+from pipelines.declarations.project import Project
 from pipelines.registry.store import Listed
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
@@ -369,7 +370,7 @@ def test_an_ingestion_that_was_killed_before_its_record_is_recorded_after_the_ma
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(dev, tmp_path, 1, 3)
-    write = ingestion.write_record
+    write = row_quarantine.write_record
 
     def die(descriptor: Any, record: Any) -> None:
         if record.verdict == "ingested":
@@ -447,8 +448,8 @@ def test_files_with_other_rows_are_never_committed(
 
 
 def test_the_job_names_the_models_whose_predictions_have_read_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job.Project, "find", lambda: _Declared())
-    monkeypatch.setattr(job.EnvironmentDescriptor, "from_environ", mock.Mock())
+    monkeypatch.setattr(Project, "find", lambda: _Declared())
+    monkeypatch.setattr(EnvironmentDescriptor, "from_environ", mock.Mock())
     done = mock.Mock(return_value=dict.fromkeys(("RemovedFiles", "RemovedRows", "JoinedFiles", "ExpiredVersions"), 1))
     monkeypatch.setattr("pipelines.data.table_maintenance.maintain_table", done)
     assert job.main(["maintain", "visits", "--predicting=price", "--predicting=churn"]) == 0
@@ -461,7 +462,7 @@ def test_the_job_prints_what_it_did_and_publishes_that_it_ran(
 ) -> None:
     add(dev, tmp_path, 1, 4)
     monkeypatch.setenv(VARIABLE, dev.model_dump_json())
-    monkeypatch.setattr(job.Project, "find", lambda: _Declared())
+    monkeypatch.setattr(Project, "find", lambda: _Declared())
     namespace = f"mlops-{dev.catalog_database}"
     assert job.main(["maintain", "visits", "--namespace", namespace]) == 0
     assert "compaction: 3 files of 3 rows became 1, snapshot" in capsys.readouterr().out

@@ -122,7 +122,7 @@ def test_unusual_columns_have_a_defined_distance(old: list[Any], new: list[Any])
 def test_the_distance_is_that_of_scipy() -> None:
     random = np.random.default_rng(2)
     for size in (2, 5, 50):
-        one, other = (random.dirichlet(np.ones(size)) for _ in range(2))
+        one, other = (random.dirichlet(np.ones(size)).tolist() for _ in range(2))
         assert jensen_shannon(one, other) == pytest.approx(jensenshannon(one, other, base=2), abs=1e-9)
     assert jensen_shannon([1, 0], [0, 1]) == 1.0 and jensen_shannon([0.3, 0.7], [0.3, 0.7]) == 0.0
 

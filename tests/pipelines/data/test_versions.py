@@ -27,6 +27,7 @@ from pipelines.data.versions import TableVersion, check_tag, find_version, list_
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
 from tests.sample_project import PROJECT, work_in_sample
@@ -246,7 +247,7 @@ def test_the_job_makes_the_change_that_its_environment_names(
 ) -> None:
     first, _ = add(dev, tmp_path, "a", "b")
     monkeypatch.setenv(VARIABLE, dev.model_dump_json())
-    monkeypatch.setattr(job.Project, "find", lambda: _Declared())
+    monkeypatch.setattr(Project, "find", lambda: _Declared())
     asked = TableChange(action="rollback", snapshots=(first,), reason="test")
     monkeypatch.setenv(TABLE_CHANGE, asked.model_dump_json())
     assert job.main(["ingest", "visits"]) == 0

@@ -19,7 +19,8 @@ from pipelines.declarations.outside_errors import explain, fix_of_output
 
 
 def refused_by_aws(code: str) -> Exception:
-    return aws.ClientError({"Error": {"Code": code, "Message": "because"}}, "PutObject")
+    error: Exception = aws.ClientError({"Error": {"Code": code, "Message": "because"}}, "PutObject")
+    return error
 
 
 def refused_by_cluster(code: int) -> Exception:

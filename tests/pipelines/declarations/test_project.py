@@ -481,9 +481,9 @@ def test_a_project_without_a_name_is_refused(tmp_path: Path) -> None:
 )
 def test_environments_are_configured_only_where_gates_and_approvers_look(tmp_path: Path, text: str) -> None:
     (tmp_path / "Pulumi.yaml").write_text(text)
-    for read in (lambda: Project(tmp_path).name, lambda: Project(tmp_path).backend):
+    for name in ("name", "backend"):
         with pytest.raises(MlopsError, match=r"expected environments to be configured in Pulumi\.<environment>\.yaml"):
-            read()
+            getattr(Project(tmp_path), name)
     (tmp_path / "Pulumi.yaml").write_text("name: mlops\nconfig: {'pulumi:tags': {value: {}}}\n")
     assert Project(tmp_path).name == "mlops"
     (tmp_path / "Pulumi.json").write_text("{}")  # Pulumi takes the first by name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,12 @@ def test_no_value_sets_another_output(text: str, tmp_path: Path, monkeypatch: py
         monkeypatch.setenv(variable, str(tmp_path / "file"))
     monkeypatch.setenv("AWS_REGION", "us-west-2")
     before = os.environ["PATH"]
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: set_output("tests", text),
         lambda: set_variable("AWS_REGION", text),
         lambda: add_path(tmp_path / text),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(MlopsError, match="expected one line, found"):
             call()
     assert not (tmp_path / "file").exists()

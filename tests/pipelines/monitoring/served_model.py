@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.declarations.bundle import InputTensor, RequestColumn, RequestSchema, TensorSpec
+from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.evaluation import Holdout
 from pipelines.declarations.model import Model
@@ -122,7 +123,10 @@ def live_bundle(model: Model, since: datetime | None = None, seed: int = 0, rows
     described = Holdout(
         share=0.3, seed=1, rows=len(holdout), training_rows=rows, unlabelled_rows=0, keys=DIGEST, leaked_rows=0
     )
-    tensors = {"features": ("FP32", ("age", "income", "constant")), "texts": ("BYTES", ("plan",))}
+    tensors: dict[str, tuple[Datatype, tuple[str, ...]]] = {
+        "features": ("FP32", ("age", "income", "constant")),
+        "texts": ("BYTES", ("plan",)),
+    }
     return LiveBundle(
         DIGEST,
         since or NOW - timedelta(days=60),

@@ -97,7 +97,8 @@ def test_texts_of_a_personal_column_are_never_kept(keys: dict[str, Any]) -> None
     ],
 )
 def test_a_report_shows_no_values_of_rows_that_may_be_personal(column: Column, is_shown: bool) -> None:
-    given = {"string": ["a", "bb"], "boolean": [True, False]}.get(column.logical_type, [41, 4177])
+    values: dict[str, list[Any]] = {"string": ["a", "bb"], "boolean": [True, False]}
+    given = values.get(column.logical_type, [41, 4177])
     comparison = compare_column("c", *profiles(column, pa.array(given * 100), pa.array(given * 100)))
     shown = shown_comparison(comparison, column, DataMonitorSettings())
     assert shown.effect == comparison.effect and shown.p_value is not None

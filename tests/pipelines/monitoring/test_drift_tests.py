@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -200,7 +201,8 @@ def test_shares_of_many_rows_are_tested_by_their_normal_approximation() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_p_values_are_adjusted_like_scipy_does(p_values: list[float]) -> None:
-    for dependence, method in (("positive", "bh"), ("any", "by")):
+    cases: dict[Literal["positive", "any"], str] = {"positive": "bh", "any": "by"}
+    for dependence, method in cases.items():
         expected = stats.false_discovery_control(p_values, method=method) if p_values else []
         assert adjusted(p_values, dependence) == pytest.approx(list(expected), abs=1e-15)
 

@@ -248,7 +248,7 @@ for now in (NOW, LATER):
     list(log_compaction.LogCompaction(EnvironmentDescriptor.from_environ(), MODEL).run(now))
 """
     environ = {**os.environ, "MLOPS_ENVIRONMENT": traffic.environment.model_dump_json()}
-    seen = []
+    seen: list[int] = []
     for _ in range(10):
         done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, check=False, timeout=300)
         assert [read(traffic, bundle) for bundle in (DIGEST, OTHER)] == before, seen

@@ -23,7 +23,7 @@ _floats = msgspec.json.Decoder(list[float]).decode
 
 def numbers(count: int) -> list[bytes]:
     """Return finite numbers in the spellings that JSON allows."""
-    rng, found = random.Random(7), []
+    rng, found = random.Random(7), list[bytes]()
     while len(found) < count:
         sign = rng.choice(["", "-"])
         whole = rng.choice(["0", "7", "1" + "0" * rng.choice([5, 300, 320])])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from pipelines.monitoring.column_drift import ColumnComparison, ShareBar
 from pipelines.monitoring.data_report import DataMonitorReport, VolumePoint
 from pipelines.monitoring.model_report_page import render_model_page
-from pipelines.monitoring.monitor_findings import DataCheck, MonitorFinding
+from pipelines.monitoring.monitor_findings import DataCheck, MonitorFinding, MonitorVerdict
 from pipelines.monitoring.report_page import render_page
 from pipelines.training_runs.run_comparison import compare_runs
 from pipelines.training_runs.run_page import render_comparison
@@ -29,13 +29,20 @@ LONG = "x" * 120
 def data_report() -> DataMonitorReport:
     """Return a report with a finding of each check, and texts that cannot be broken."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
+    subjects: tuple[tuple[str, MonitorVerdict], ...] = (("c" * 63, "alarm"), ("", "unknown"), (LONG, "ok"))
     findings = [
         MonitorFinding(check=check, subject=subject, verdict=verdict, figure=0.5, rows=10**9, reason=f"found {LONG}")
         for check in get_args(DataCheck)
-        for subject, verdict in (("c" * 63, "alarm"), ("", "unknown"), (LONG, "ok"))
+        for subject, verdict in subjects
     ]
     bars = tuple(ShareBar(label=LONG, reference=0.1, current=0.1) for _ in range(10))
-    facts = {"reference_rows": 10**9, "current_rows": 10**9, "reference_nulls": 0, "current_nulls": 0, "p_value": 0.5}
+    facts: dict[str, Any] = {
+        "reference_rows": 10**9,
+        "current_rows": 10**9,
+        "reference_nulls": 0,
+        "current_nulls": 0,
+        "p_value": 0.5,
+    }
     return DataMonitorReport(
         environment="dev",
         dataset="d" * 40,

@@ -90,7 +90,8 @@ def test_two_reports_about_one_window_count_once_and_the_later_one_counts() -> N
 
 @pytest.mark.parametrize("check", ["input-drift", "prediction-drift", "latency", "fairness", "estimated-accuracy"])
 def test_one_unlabelled_check_never_rolls_back_alone(check: str) -> None:
-    found = decided(report(0, check), by=policy(**{check.replace("-", "_"): "roll-back"}))
+    answers: dict[str, Any] = {check.replace("-", "_"): "roll-back"}
+    found = decided(report(0, check), by=policy(**answers))
     assert found is not None
     assert found.response == "ask"
     assert found.reason == (

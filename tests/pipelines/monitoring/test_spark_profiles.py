@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,10 +39,11 @@ def dev(account: EmulatedAccount) -> EnvironmentDescriptor:
 
 
 @pytest.fixture(params=["local", "local-cluster"])
-def sail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("SAIL_MODE", request.param)
+def sail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    mode: str = request.param
+    monkeypatch.setenv("SAIL_MODE", mode)
     monkeypatch.delenv("SPARK_REMOTE", raising=False)
-    return request.param
+    return mode
 
 
 def test_the_report_is_the_same_on_one_process_and_on_several_workers(

@@ -177,7 +177,7 @@ def test_more_missing_values_are_an_alarm_and_columns_without_any_are_left_out()
     some = compared([None] * 20 + [1.0] * 980, [None] * 100 + [1.0] * 900, "some")
     none = compared([1.0] * 1_000, [1.0] * 1_000, "none")
     found = only(judge_nulls([some, none], SETTINGS))
-    assert (found.subject, found.verdict, found.figure) == ("some", "alarm", pytest.approx(8))
+    assert (found.subject, found.verdict) == ("some", "alarm") and found.figure == pytest.approx(8)
 
 
 def test_a_change_of_missing_values_below_a_percentage_point_is_no_alarm() -> None:

@@ -265,7 +265,8 @@ def test_predictions_past_the_retention_leave_the_table_and_stay_on_record(
     assert len(rows(dev)) == 5 and any("removed 3 rows predicted before" in line for line in log)
     assert maintain(501) == 5
     assert (rows(dev), maintain(502)) == ([], 0)
-    found = {each.snapshot: (each.rows, each.bundle) for each in (*read_expired(dev, PREDICTIONS), *versions_of(dev))}
+    found = {each.snapshot: (each.rows, each.bundle) for each in read_expired(dev, PREDICTIONS)}
+    found |= {each.snapshot: (each.rows, each.bundle) for each in versions_of(dev)}
     assert found[first] == (3, bundle) and found[second] == (8, bundle)
     assert predict(dev, requests[0]) != first
     assert len(rows(dev)) == 3

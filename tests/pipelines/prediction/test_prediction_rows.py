@@ -129,7 +129,7 @@ def test_a_row_is_refused_exactly_if_the_endpoint_refuses_the_request(scorer: Ro
 def test_a_model_without_a_finite_answer_refuses_the_row_only() -> None:
     made = mixed_bundle()
     scorer = RowScorer(made.manifest, made.files, OnnxModel)
-    values = {
+    values: dict[str, list[Any]] = {
         "wide": [1.0, 4.0, 1.0, 0.0],
         "small": [3, 3],
         "large": [7, 7],

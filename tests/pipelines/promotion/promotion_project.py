@@ -274,7 +274,7 @@ class World:
         apply: Callable[[], object] | None = None,
         follow: Callable[[str], object] | None = None,
         take_back: Callable[[str, str], object] | None = None,
-        say: Callable[[str], object] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> Entry:
         """Take an admitted release live in staging; the steps can be replaced."""
         target = WorldTarget(self, apply or self.apply)

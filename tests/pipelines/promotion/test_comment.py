@@ -19,12 +19,13 @@ from pipelines.promotion.comments.gate_comment import (
     render,
 )
 from pipelines.promotion.comments.review_comment import render_review
+from pipelines.promotion.contract_impact import judge_impact
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
 from pipelines.promotion.verdict import Verdict
 from pipelines.targets import Preview
 from tests.pipelines.data.contracts import column, contract
-from tests.pipelines.promotion.test_contract_impact import AGE, LIVE, READERS, RELEASED, judge_impact
+from tests.pipelines.promotion.test_contract_impact import AGE, LIVE, READERS, RELEASED
 from tests.pipelines.promotion.test_gates import changed
 
 GITHUB_TAKES = 65_536

@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from pipelines.cluster.rollouts import InconclusiveCanaryError, OvertakenError
+from pipelines.declarations.bundle import MANIFEST
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.admission import GateRefusedError
@@ -474,7 +475,7 @@ def test_deploying_the_bad_release_again_does_not_undo_an_unfinished_rollback(wo
 def promote_watched(world: World, change: ReleaseChange, fatal: int = 0) -> list[str]:
     """Deploy, and return the names of the moments at which it can be killed: each step, log line and write."""
     moments = Moments(fatal)
-    kinds = ("reports/", "ledger/", f"/{bundles.MANIFEST}")
+    kinds = ("reports/", "ledger/", f"/{MANIFEST}")
     write = moments.writes(store.put_new, lambda key: any(kind in key for kind in kinds))
 
     def applying() -> None:

@@ -212,9 +212,9 @@ def test_the_interval_is_a_bootstrap_paired_by_row() -> None:
     more = errors * (1 + 0.1 * (np.arange(40) % 2))
     (weights,) = bootstrap(40, seed=0)
     shares = np.sort((weights @ more - weights @ errors) / (weights @ errors))
-    assert (found.champion, found.candidate) == (pytest.approx(errors.mean()), pytest.approx(more.mean()))
+    assert (found.champion, found.candidate) == pytest.approx((errors.mean(), more.mean()))
     assert found.regression == pytest.approx(more.mean() / errors.mean() - 1)
-    assert (found.low, found.high) == (pytest.approx(shares[49]), pytest.approx(shares[949]))
+    assert (found.low, found.high) == pytest.approx((shares[49], shares[949]))
 
 
 def test_the_interval_does_not_depend_on_global_random_state() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 
+from pipelines.declarations.bundle import MANIFEST
 from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -47,7 +48,12 @@ def go_live(world: World, digest: str) -> None:
     world.bring(digest)
     ledger = Ledger(world.staging, MODEL)
     head = ledger.head()
-    values = {"before": head.event.live if head else None, "to": digest, "live": digest, "result": "verified"}
+    values: dict[str, Any] = {
+        "before": head.event.live if head else None,
+        "to": digest,
+        "live": digest,
+        "result": "verified",
+    }
     ledger.append(lambda _: Event.of(attempt=digest, action="promotion", **values))
 
 
@@ -69,7 +75,7 @@ def test_every_fact_of_a_correct_promotion_is_known_and_every_gate_passes(world:
     assert refused(facts) == {}
     assert admits(judge(facts))
     assert facts.changed_files == (RELEASE,)
-    assert {f.name for f in facts.files} == {bundles.MANIFEST, *world.bundle(2)[0].files}
+    assert {f.name for f in facts.files} == {MANIFEST, *world.bundle(2)[0].files}
     assert all(f.expected == f.found for f in facts.files)
     assert [(s.kind, s.signer, s.expected) for s in facts.signatures] == [
         ("provenance", "dev", "dev"),
@@ -195,7 +201,7 @@ def test_an_invalid_file_of_a_bundle_is_reported(world: World, file: str, known_
 
 def test_an_invalid_manifest_is_reported(world: World) -> None:
     digest = digest_of_bytes(b"{}")
-    put(world.dev.registry_bucket, bundles.prefix_of(MODEL, digest) + bundles.MANIFEST, b"{}")
+    put(world.dev.registry_bucket, bundles.prefix_of(MODEL, digest) + MANIFEST, b"{}")
     facts = facts_of(world, proposal(digest, None))
     assert facts.unknown["files"].startswith("bundle.json:1: ")
 
@@ -218,7 +224,7 @@ def test_an_invalid_model_or_contract_in_the_bundles_commit_is_reported(world: W
 
 def test_a_changed_manifest_is_reported_and_not_trusted(world: World) -> None:
     digest = world.ready(6)
-    key = bundles.prefix_of(MODEL, digest) + bundles.MANIFEST
+    key = bundles.prefix_of(MODEL, digest) + MANIFEST
     put(world.dev.registry_bucket, key, world.bundle(7)[0].manifest())
     found = GATES["digest"](facts_of(world, proposal(digest, None)))
     assert (found.outcome, found.why) == ("fail", "bundle.json was changed")
@@ -226,7 +232,7 @@ def test_a_changed_manifest_is_reported_and_not_trusted(world: World) -> None:
 
 def test_a_bundle_of_another_model_is_refused(world: World) -> None:
     manifest, files = world.bundle(8, model="churn")
-    for name, content in {**files, bundles.MANIFEST: manifest.manifest()}.items():
+    for name, content in {**files, MANIFEST: manifest.manifest()}.items():
         put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + name, content)
     outcomes = refused(facts_of(world, proposal(manifest.digest, None)))
     assert {"signature", "provenance", "thresholds", "runtime"} <= set(outcomes)
@@ -268,7 +274,7 @@ def test_a_missing_signed_provenance_is_reported(world: World) -> None:
     facts = facts_of(world, proposal(digest, None))
     assert GATES["signature"](facts).why == "there is no signed provenance"
     assert [(s.kind, s.signer) for s in facts.signatures] == [("evaluation", "dev")]
-    assert facts.policy is facts.origin is facts.runtime is None
+    assert (facts.policy, facts.origin, facts.runtime) == (None, None, None)
     assert {"policy", "origin", "runtime"} <= set(facts.unknown)
 
 
@@ -437,7 +443,7 @@ def test_a_bundle_without_an_evaluation_is_reported(world: World) -> None:
     manifest = manifest.model_copy(update={"files": kept})
     for name in kept:
         put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + name, files[name])
-    put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + bundles.MANIFEST, manifest.manifest())
+    put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + MANIFEST, manifest.manifest())
     facts = facts_of(world, proposal(manifest.digest, None))
     assert (facts.evaluation, facts.unknown["evaluation"]) == (None, "the bundle has no evaluation.json")
     assert facts.request_schema is not None
@@ -482,8 +488,7 @@ def test_the_contract_is_read_from_any_commit_of_the_bundle(world: World) -> Non
 def test_a_bundle_that_was_never_verified_is_refused(world: World) -> None:
     facts = facts_of(world, proposal(world.register(1), None))
     assert refused(facts) == {"order": "fail", "soak": "fail"}
-    nothing = {"verified_at": None, "live": False, "requests": 0, "errors": 0}
-    assert facts.predecessor == Predecessor(environment="dev", **nothing)
+    assert facts.predecessor == Predecessor(environment="dev", verified_at=None, live=False, requests=0, errors=0)
 
 
 @pytest.mark.parametrize("result", ["refused", "failed"])

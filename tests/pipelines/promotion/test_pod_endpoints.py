@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion import pod_endpoints
 from pipelines.promotion.pod_endpoints import is_ready_pod, open_pods
-from pipelines.serving.probe import UnavailableError
+from pipelines.serving.probe import EndpointClient, UnavailableError
 from tests.http_responder import http_server
 from tests.pipelines.cluster.conftest import Api, write_kubeconfig
 from tests.pipelines.cluster.test_rollout_pods import PODS, ROLLOUT, pod, rollout
@@ -34,7 +33,7 @@ def test_there_is_a_client_for_every_ready_pod_of_the_live_release(api: Api) -> 
     with open_pods(DEV, "price") as clients:
         assert [client.url for client in clients] == ["pod://models/a", "pod://models/b"]
         assert is_ready_pod(DEV, "price", clients[0])
-    gone = pod_endpoints.EndpointClient("pod://models/c", "price")
+    gone = EndpointClient("pod://models/c", "price")
     assert not is_ready_pod(DEV, "price", gone)
     assert {path for _, path, _ in api.asked} == {ROLLOUT, PODS}, "a connection is opened by its first request"
 

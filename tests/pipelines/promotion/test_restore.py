@@ -66,7 +66,7 @@ def test_a_rollback_keeps_commits_pushed_during_it(
     commit_all(project.root, "bad")
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(project.root.parent / "origin.git"), "other")
-    pushes = []
+    pushes: list[str] = []
     plain = Git.push
 
     def race(clone: Git, commit: str, branch: str, *, force: bool) -> None:

@@ -61,7 +61,7 @@ def back(
     *,
     move: Callable[[str, str], object] | None = None,
     restore: Callable[..., object] = restore_release,
-    say: Callable[[str], object] | None = None,
+    say: Callable[[str], None] | None = None,
     attribution: Attribution | None = None,
     **options: Any,
 ) -> Entry:

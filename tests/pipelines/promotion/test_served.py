@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import boto3
 import pytest
@@ -100,7 +101,12 @@ def test_requests_older_than_a_week_are_not_listed(dev: EnvironmentDescriptor, m
         log(dev, NOW - timedelta(days=days))
     listed: list[str] = []
     listing = store.listing
-    monkeypatch.setattr(store, "listing", lambda b, prefix, **k: listed.append(prefix) or listing(b, prefix, **k))
+
+    def listing_noted(bucket: str, prefix: str, **options: Any) -> Any:
+        listed.append(prefix)
+        return listing(bucket, prefix, **options)
+
+    monkeypatch.setattr(store, "listing", listing_noted)
     assert count(dev, NOW - timedelta(days=400)) == Served(1, 0)
     assert len(listed) == LONGEST.days + 1, "one listing per day"
 

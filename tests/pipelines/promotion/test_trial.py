@@ -25,8 +25,8 @@ from pipelines.promotion.trial import pinned_runtime, try_bundle
 from pipelines.promotion.trial_process import ROUNDS, TIMED, WARM_UP, TrialAnswer, percentile, run_trial
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
-from tests.pipelines.promotion.promotion_project import ROOT
 from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, graph, linear_bundle, with_file
+from tests.sample_project import ROOT
 
 HERE = f"onnxruntime {onnxruntime.__version__}"
 
@@ -63,7 +63,7 @@ def test_a_bundle_is_tried_in_a_process_without_credentials(monkeypatch: pytest.
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("GH_TOKEN", "secret")
-    monkeypatch.setattr(trial.subprocess, "run", noted)
+    monkeypatch.setattr(subprocess, "run", noted)
     found = isolated(linear_bundle())
     assert (found.problem, found.golden_rows, found.requests) == ("", 1, TIMED)
     assert 0 < found.p99_ms < 1000
@@ -139,7 +139,7 @@ def test_a_process_that_is_killed_or_prints_nothing_is_a_failure_of_the_bundle(
         (0, b"{}", "did not print its results"),
     ):
         done = SimpleNamespace(returncode=status, stdout=printed, stderr=b"Traceback\nMemoryError\n")
-        monkeypatch.setattr(trial.subprocess, "run", lambda *_, done=done, **__: done)
+        monkeypatch.setattr(subprocess, "run", lambda *_, done=done, **__: done)
         assert expected in isolated(linear_bundle()).problem
 
 

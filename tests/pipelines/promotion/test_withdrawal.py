@@ -17,7 +17,8 @@ from pipelines.promotion.judge import judge_change
 from pipelines.promotion.release_changes import ReleaseFileChange, read_release_changes
 from pipelines.promotion.withdrawal import WithdrawalFacts, judge_withdrawal, record_withdrawal
 from pipelines.registry.ledger import Ledger
-from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, commit_all
+from tests.clones import commit_all
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget
 from tests.pipelines.promotion.test_deploy import deploy_accepted
 
 A, B = ("sha256:" + letter * 64 for letter in "ab")

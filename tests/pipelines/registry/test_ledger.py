@@ -171,7 +171,11 @@ def test_decide_is_called_again_after_a_conflicting_write_with_a_lost_response(
     dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Ledger(dev, MODEL)
-    lose(monkeypatch, LOST, written=False, then=lambda: other.append(lambda _: verified(1)) and None)
+
+    def append_other() -> None:
+        other.append(lambda _: verified(1))
+
+    lose(monkeypatch, LOST, written=False, then=append_other)
     seen: list[int | None] = []
 
     def decide(head: Entry | None) -> Event:
@@ -194,7 +198,8 @@ def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results:
     """Run rounds of promotions: all processes read the live bundle, then replace it at the same time."""
     from pipelines.promotion.attempt import StaleReleaseError, refuse_stale
 
-    outcomes, ledger = [], Ledger(descriptor, MODEL)
+    outcomes: list[tuple[int, str | None]] = []
+    ledger = Ledger(descriptor, MODEL)
     for turn in range(ROUNDS):
         head = ledger.head()
         live, to = head.event.live if head else None, bundle(turn * PROCESSES + process + 1)

@@ -96,8 +96,8 @@ def test_the_registry_needs_only_what_the_serving_image_installs() -> None:
 def test_a_wrong_clock_is_named_and_not_taken_for_a_missing_right() -> None:
     class Refusing:
         def get_object(self, **_: object) -> None:
-            error: Any = {"Code": "RequestTimeTooSkewed", "Message": "The difference is too large."}
-            raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject")  # type: ignore[typeddict-item]
+            error = {"Code": "RequestTimeTooSkewed", "Message": "The difference is too large."}
+            raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject")
 
     with pytest.raises(MlopsError, match="refused because of its time") as caught:
         store.get("bucket", "key", limit=1, client=Refusing())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -346,7 +347,7 @@ def test_callers_that_repeat_one_request_do_not_stop_a_good_canary(
 def test_an_unexpected_error_of_the_check_is_not_the_fault_of_the_canary(
     url: str, now: FakeTime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "read_golden", lambda *_: {}["missing"])
+    monkeypatch.setattr(check, "read_golden", mock.Mock(side_effect=KeyError("missing")))
     asked = ["--model", NAME, "--live", "pong", "--bundle", DIGEST]
     assert check.main(asked, variables("failed", url), now.clock) == 0
     assert check.main(asked, variables("inconclusive", url), now.clock) == INCONCLUSIVE

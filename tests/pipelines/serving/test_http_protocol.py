@@ -102,7 +102,7 @@ def any_port(monkeypatch: pytest.MonkeyPatch) -> None:
     original = uvicorn.Config.__init__
 
     def init(self: uvicorn.Config, *arguments: Any, **named: Any) -> None:
-        original(self, *arguments, port=0, **named)
+        original(self, *arguments, **{**named, "port": 0})
 
     monkeypatch.setattr(uvicorn.Config, "__init__", init)
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.declarations.bundle import BundledFile
+from pipelines.declarations.bundle import MANIFEST, BundledFile
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -42,10 +42,15 @@ def test_golden_predictions_are_read_from_the_bundle_without_its_model(account: 
     bundles.push(dev, bundle.manifest, bundle.files)
     read: list[str] = []
     get = store.get
-    with mock.patch.object(store, "get", lambda b, key, **named: read.append(key) or get(b, key, **named)):
+
+    def get_noted(bucket: str, key: str, **options: Any) -> Any:
+        read.append(key)
+        return get(bucket, key, **options)
+
+    with mock.patch.object(store, "get", get_noted):
         (asked,) = golden_of(dev, NAME, bundle.digest).inputs
     assert asked.data == tuple(ROW)
-    assert {key.rpartition("/")[2] for key in read} == {bundles.MANIFEST, "golden.json"}
+    assert {key.rpartition("/")[2] for key in read} == {MANIFEST, "golden.json"}
     broken = linear_bundle()
     files = broken.files | {"golden.json": b"{}"}
     listed = broken.manifest.files | {"golden.json": BundledFile(sha256=digest_of_bytes(b"{}"), size=2)}

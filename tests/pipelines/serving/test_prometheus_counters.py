@@ -91,7 +91,7 @@ class FakePrometheus:
             for more in self.labels:
                 scraped = {"job": found_by, "instance": f"10.0.0.{index}:8080", **more}
                 result += [
-                    {"metric": {"__name__": sample.name, **sample.labels, **scraped}, "value": [1.5, str(sample.value)]}
+                    {"metric": dict(scraped, **sample.labels, __name__=sample.name), "value": [1.5, str(sample.value)]}
                     for sample in samples
                     if names.fullmatch(sample.name)
                 ]

@@ -77,7 +77,8 @@ def test_the_evidence_of_means_is_the_integral_over_the_mixture(shift: float) ->
     score = (first.mean - second.mean - 0.1) * information
 
     def density(slope: float) -> float:
-        return 2 * math.exp(slope * score - slope**2 * information / 2) * stats.norm.pdf(slope, 0, rho**-0.5)
+        prior = float(stats.norm.pdf(slope, 0, rho**-0.5))
+        return 2 * math.exp(slope * score - slope**2 * information / 2) * prior
 
     expected, _ = integrate.quad(density, 0, 10, epsabs=0, epsrel=1e-9, points=[max(0.0, shift)])
     assert mean_evidence(first, second, 0.1, 0.05) == pytest.approx(math.log(expected), rel=1e-5, abs=1e-6)
@@ -104,7 +105,7 @@ def test_the_moments_of_values_are_those_of_numpy() -> None:
     assert both.mean == pytest.approx(np.concatenate([early, late]).mean())
     assert both.variance == pytest.approx(np.concatenate([early, late]).var(ddof=1))
     since = both - moments(early)
-    assert (since.count, since.mean) == (50, pytest.approx(late.mean()))
+    assert since.count == 50 and since.mean == pytest.approx(late.mean())
 
 
 def test_either_of_two_hypotheses_has_the_mean_of_the_e_values() -> None:

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 import pytest
 
 from pipelines.declarations.shadow_traffic import SHADOW_PERCENT, ShadowPeers
-from pipelines.serving import check
+from pipelines.serving import check, shadow_beacon
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.shadow_protocol import AnswerFigures
@@ -158,7 +158,7 @@ def test_a_share_that_is_not_valid_has_no_verdict(
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return what the beacon answers while the check looks."""
     answers: list[Any] = []
-    original = check.serve_beacon
+    original = shadow_beacon.serve_beacon
 
     def lit(target: Any, host: str, port: int) -> Any:
         lamp = original(target, host, port)

@@ -18,7 +18,8 @@ from pipelines.declarations.shadow_traffic import SHADOW_PEERS, ShadowPeers, Sha
 from pipelines.serving.shadow_beacon import serve_beacon
 from pipelines.serving.shadow_protocol import LIVE_ANSWER, SHADOW_PATH, TAKEN, AnswerFigures
 from tests.pipelines.serving.bundles import ROW
-from tests.pipelines.serving.test_server import BODY, PATIENCE, head_of, run
+from tests.pipelines.serving.server_process import PATIENCE
+from tests.pipelines.serving.test_server import BODY, head_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -86,4 +87,4 @@ def test_requests_on_a_persistent_connection_are_copied(
             assert server.status() == 0
     path, live, body = canary.taken[0]
     assert (path, body) == (SHADOW_PATH, BODY)
-    assert (live.status, live.prediction) == (200, pytest.approx(ROW[0] + ROW[2]))
+    assert live.status == 200 and live.prediction == pytest.approx(ROW[0] + ROW[2])

@@ -124,7 +124,7 @@ def test_one_huge_prediction_leaves_the_figures_of_later_copies_exact(canary: Se
         copy_to(canary, BODY, AnswerFigures(200, 0.004, prediction))
     _, after = read_metrics(with_process(exposed(canary)), 0.02, ORIGINAL)
     later = (after - before).predictions
-    assert (later.mean, later.variance) == (pytest.approx(91.0, rel=1e-6), pytest.approx(2.0, rel=1e-3))
+    assert later.mean == pytest.approx(91.0, rel=1e-6) and later.variance == pytest.approx(2.0, rel=1e-3)
 
 
 def test_no_metric_and_no_log_takes_a_copy_for_a_request_of_a_caller(canary: Served) -> None:
@@ -472,7 +472,7 @@ def test_a_server_offers_what_it_answered_while_a_step_is_running() -> None:
     pod.log.close()
     (first, answered), (second, refused) = sender.offered
     assert (first, second) == (BODY, b'{"inputs": []}'), "not what names a version, or has no whole body"
-    assert (answered.status, answered.prediction) == (200, pytest.approx(91.1))
+    assert answered.status == 200 and answered.prediction == pytest.approx(91.1)
     assert 0 < answered.seconds < 10
     assert (refused.status, refused.prediction) == (400, None)
 

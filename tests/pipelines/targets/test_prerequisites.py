@@ -263,7 +263,8 @@ AWS_ANSWERS: dict[str, dict[str, Any]] = {
 def refused(code: str, status: int) -> Exception:
     """Return the error of a refused call."""
     response: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return aws_errors.ClientError(response, "Call")
+    error: Exception = aws_errors.ClientError(response, "Call")
+    return error
 
 
 AWS_ERRORS = {

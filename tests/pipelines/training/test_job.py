@@ -95,12 +95,12 @@ REGRESSION = {
 }
 
 
-def settings(entrypoint: str = "train:train", **parameters: object) -> dict[str, object]:
+def settings(entrypoint: str = "train:train", **parameters: Any) -> dict[str, object]:
     resources = {"cpu": "1", "memory": "1Gi"}
     return {"entrypoint": entrypoint, "seed": 3, "holdout": 0.3, "parameters": parameters, "resources": resources}
 
 
-def by_hand(root: Path, train: str = BY_HAND, **training: object) -> Project:
+def by_hand(root: Path, train: str = BY_HAND, **training: Any) -> Project:
     return make_project(root, train, **{**REGRESSION, "training": settings(**{"slope": 2.0, **training})})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -74,12 +75,14 @@ def test_many_parameters_are_sent_in_parts(mlflow: FakeMlflow, url: str) -> None
     assert len(run["params"]) == 251
 
 
-def test_an_experiment_that_another_job_has_just_created_is_used(mlflow: FakeMlflow, url: str) -> None:
-    def create(name: str) -> tuple[int, object]:
+def test_an_experiment_that_another_job_has_just_created_is_used(
+    mlflow: FakeMlflow, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(name: str) -> tuple[int, Any]:
         mlflow.experiments[name] = "7"
         return 400, {"error_code": "RESOURCE_ALREADY_EXISTS"}
 
-    mlflow.experiments_create = create  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(mlflow, "experiments_create", create)
     assert mirror(url, MLFLOW_EXPERIMENT_NAME="prices") == [f"copied to MLflow as run {1:032x}"]
     assert mlflow.runs[f"{1:032x}"]["experiment_id"] == "7"
 

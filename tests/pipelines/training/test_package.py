@@ -66,7 +66,8 @@ def test_onnx_that_disagrees_is_refused_with_the_number_of_rows_and_the_distance
 
 def test_a_difference_in_a_single_row_is_refused() -> None:
     def almost(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-        return predict(rows) + (rows["age"].to_numpy() == 40) * 0.01
+        answers: np.ndarray[Any, Any] = predict(rows) + (rows["age"].to_numpy() == 40) * 0.01
+        return answers
 
     with pytest.raises(MlopsError, match="1 of 3 holdout rows differ"):
         run(TrainedModel(almost, linear(WEIGHTS)))
@@ -127,8 +128,14 @@ def test_the_request_schema_lists_the_features_in_order_with_the_contracts_bound
     serving = {**DECLARATION["serving"], "optional_features": ["member"]}
     project = make_project(tmp_path, serving=serving)
     model, contract = project.model(MODEL), project.contract(DATASET)
-    ports = [("features", TensorProto.FLOAT, ["rows", 3]), ("region", TensorProto.STRING, ["rows", 1])]
-    outputs = [("label", TensorProto.STRING, ["rows"]), ("probabilities", TensorProto.FLOAT, ["rows", 2])]
+    ports: list[tuple[str, int, list[Any]]] = [
+        ("features", TensorProto.FLOAT, ["rows", 3]),
+        ("region", TensorProto.STRING, ["rows", 1]),
+    ]
+    outputs: list[tuple[str, int, list[Any]]] = [
+        ("label", TensorProto.STRING, ["rows"]),
+        ("probabilities", TensorProto.FLOAT, ["rows", 2]),
+    ]
     weights = {"w": np.ones((3, 2), np.float32), "shape": np.array([-1])}
     nodes = [
         helper.make_node("MatMul", ["features", "w"], ["probabilities"]),

@@ -14,7 +14,7 @@ from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 
-class OnnxModel(MLModel):
+class OnnxModel(MLModel):  # type: ignore[misc]
     """Model that runs one ONNX file with one numeric input on one core, as our server does."""
 
     async def load(self) -> bool:
