@@ -62,7 +62,11 @@ lint: setup ## Check formatting, lint, and undeclared or unused dependencies
 	@$(if $(LAPTOP),cd laptop && $(abspath $(BIN))/deptry --no-ansi .)
 
 .PHONY: typecheck
-typecheck: setup ## Check types with mypy --strict
+typecheck: setup ## Check types with mypy --strict, except those of tests and tools
+	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop --exclude '^laptop/tests/')
+
+.PHONY: typecheck-all
+typecheck-all: setup ## Check types with mypy --strict, also those of tests and tools
 	@$(BIN)/mypy -p infra -p pipelines -p tests -p tools $(if $(LAPTOP),-p laptop)
 
 .PHONY: test
@@ -70,7 +74,7 @@ test: lint typecheck ## Check lint and types, and run the fast tests
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 .PHONY: test-slow
-test-slow: setup ## Run the slow tests: processes, kills, races, and whole journeys on the laptop
+test-slow: typecheck-all ## Check types of tests, too, and run the slow tests: processes, kills, races, journeys
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
 # Spark itself is as large as everything else together, and needs Java.

@@ -96,8 +96,8 @@ class _Cloud(Mocks):
         self._echo = echo
         self._last_outputs = last_outputs
 
-    def call(self, args: MockCallArgs) -> tuple[dict[str, Any], None]:
-        return self._called(args), None
+    def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        return self._called(args), []
 
     def _called(self, args: MockCallArgs) -> dict[str, Any]:
         self._recording.invoked.append(args.token)
@@ -304,6 +304,13 @@ def edit(file: Path, *path: str, value: Any) -> None:
         parent = parent[step]
     parent[path[-1]] = value
     file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def record_dev(project: Path, **settings: Any) -> Recording:
+    """Change settings of dev in a copied project, and run the program of dev as if no other environment were up."""
+    for name, value in settings.items():
+        edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", name, value=value)
+    return record(project, "dev", descriptors={})
 
 
 def release_everywhere(project: Path) -> Path:

@@ -15,7 +15,7 @@ from pipelines.data import lineage as module
 from pipelines.data.lineage import lineage
 from pipelines.declarations.environment import LineageEndpoint
 from tests.http_responder import http_server
-from tests.infra.recording import Recording, edit, record
+from tests.infra.recording import IMAGE, Recording, record_dev
 from tests.pipelines.registry.chains import offline_environment
 from tests.sample_project import copy_as_forked
 
@@ -31,9 +31,7 @@ IN_CLUSTER: dict[str, Any] = {
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Return the graph of dev with an endpoint in the cluster."""
     project = copy_as_forked(tmp_path_factory.mktemp("lineage") / "project")
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "openlineage", value=IN_CLUSTER)
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", value={"training": f"sha256:{'0' * 64}"})
-    return record(project, "dev", descriptors={})
+    return record_dev(project, openlineage=IN_CLUSTER, images={"training": IMAGE})
 
 
 def jobs(graph: Recording) -> Iterator[tuple[str, dict[str, Any]]]:

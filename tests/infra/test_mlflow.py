@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from infra.policies import violations
 from pipelines.declarations.environment import MlflowTracking
 from pipelines.training.mlflow_mirror import checked_url
-from tests.infra.recording import Recording, edit, record
+from tests.infra.recording import IMAGE, Recording, record_dev
 from tests.infra.test_program import MODEL
 from tests.sample_project import copy_as_forked
 
@@ -26,9 +26,7 @@ IN_CLUSTER: dict[str, Any] = {
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Return the graph of dev with an MLflow server of the cluster."""
     project = copy_as_forked(tmp_path_factory.mktemp("mlflow") / "project")
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "mlflow", value=IN_CLUSTER)
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", value={"training": f"sha256:{'0' * 64}"})
-    return record(project, "dev", descriptors={})
+    return record_dev(project, mlflow=IN_CLUSTER, images={"training": IMAGE})
 
 
 def variables(graph: Recording, job: str) -> dict[str, Any]:

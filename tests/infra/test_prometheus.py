@@ -11,7 +11,7 @@ from infra.components.serving_identity import prometheus_egress
 from infra.policies import violations
 from pipelines.declarations.canary_settings import AUTHORIZATION_VARIABLE, CanarySettings
 from pipelines.declarations.environment import Prometheus
-from tests.infra.recording import Recording, edit, record, release_everywhere
+from tests.infra.recording import Recording, record_dev, release_everywhere
 from tests.infra.test_program import ANALYSIS_TEMPLATE, CHECK, MODEL, ROLLOUT
 from tests.sample_project import copy_as_forked
 
@@ -26,8 +26,7 @@ IN_CLUSTER: dict[str, Any] = {
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Return the graph of dev with a Prometheus of the cluster."""
     project = release_everywhere(copy_as_forked(tmp_path_factory.mktemp("prometheus") / "project"))
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "monitoring", value={"prometheus": IN_CLUSTER})
-    return record(project, "dev", descriptors={})
+    return record_dev(project, monitoring={"prometheus": IN_CLUSTER})
 
 
 def test_the_checks_know_the_server_and_both_releases(graph: Recording) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.job_token import read_subject
+from tests.http_responder import served_by
 
 SUBJECT = "repo:example@5/models@9:environment:dev"
 KEY = "k"
@@ -29,19 +29,11 @@ class Runner(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(ANSWERS if is_allowed else {}).encode())
 
-    def log_message(self, *_: object) -> None:
-        return
-
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Runner)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token?v=2"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Runner) as address:
+        yield f"{address}/token?v=2"
 
 
 def environ(url: str, token: str = KEY) -> dict[str, str]:

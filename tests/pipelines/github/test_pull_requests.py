@@ -12,8 +12,7 @@ import pytest
 
 from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import Project, render_release
-from pipelines.declarations.release import Release
+from pipelines.declarations.project import Project
 from pipelines.github import pull_requests
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
@@ -21,7 +20,7 @@ from pipelines.github.pull_requests import Merge, PullRequest, comment, find_mer
 from pipelines.promotion.images import pin_images
 from pipelines.promotion.propose import propose_images
 from tests.clones import commit_all, git, make_repository
-from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
+from tests.pipelines.promotion.promotion_project import RELEASE, write_release
 
 OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
 MARKER = "<!-- mlops:gates m dev -->"
@@ -92,12 +91,6 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGitHub:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return make_repository(tmp_path / "git")
-
-
-def write_release(project: Project, bundle: str, replaces: str | None = None) -> Path:
-    path = project.root / RELEASE
-    path.write_text(render_release(Release(model=MODEL, environment="staging", bundle=bundle, replaces=replaces)))
-    return path
 
 
 def propose(project: Project, path: Path) -> Any:

@@ -53,6 +53,13 @@ SERVING = "sha256:" + "5e" * 32
 RELEASE = f"models/{MODEL}/releases/staging.yaml"
 
 
+def write_release(project: Project, bundle: str, replaces: str | None = None) -> Path:
+    """Write the release of the sample model in staging, and return the file."""
+    path = project.root / RELEASE
+    path.write_text(render_release(Release(model=MODEL, environment="staging", bundle=bundle, replaces=replaces)))
+    return path
+
+
 def accepted(_project: Any, _repository: Any, _descriptors: Any, change: ReleaseChange) -> Facts:
     """Stand-in for `gather`: return facts that every gate accepts."""
     release = change.release

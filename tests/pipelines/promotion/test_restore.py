@@ -10,7 +10,7 @@ from pipelines.declarations.release import Release
 from pipelines.github.git import Git
 from pipelines.promotion.restore import restore_release
 from tests.clones import commit_all, git, make_repository
-from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, write_release
 
 OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
 
@@ -18,12 +18,6 @@ OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return make_repository(tmp_path / "git")
-
-
-def write_release(project: Project, bundle: str, replaces: str | None = None) -> Path:
-    path = project.root / RELEASE
-    path.write_text(render_release(Release(model=MODEL, environment="staging", bundle=bundle, replaces=replaces)))
-    return path
 
 
 def restore(project: Project) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -25,6 +24,7 @@ from pipelines.serving.probe import UnavailableError
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.sequential_tests import Moments
 from tests.aws import emulated_account, make_environment
+from tests.http_responder import served_by
 from tests.pipelines.serving.bundles import DIGEST, NAME, ROW, linear_bundle
 
 Answer = tuple[int, bytes]
@@ -91,16 +91,8 @@ def url(canary: Canary) -> Iterator[str]:
 
         do_POST = do_GET  # noqa: N815
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Handler) as served:
+        yield served
 
 
 INFER = f"/v2/models/{NAME}/infer"

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from pipelines.registry import bundles, store
 from pipelines.serving.golden import request_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of, open_endpoint
 from tests.aws import EmulatedAccount, make_environment
-from tests.http_responder import http_server
+from tests.http_responder import http_server, served_by
 from tests.pipelines.registry.chains import offline_environment
 from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
 from tests.pipelines.serving.fake_pod import DIGEST, GOLDEN, MODEL, Pod
@@ -313,18 +313,8 @@ class Proxy:
 
             do_GET = do_POST = do_CONNECT = handle_one  # noqa: N815
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with served_by(Handler) as url:
+            yield url.removeprefix("http://")
 
 
 @pytest.fixture

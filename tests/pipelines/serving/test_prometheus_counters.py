@@ -7,12 +7,11 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from pipelines.serving.prometheus_counters import (
     read_processes,
 )
 from pipelines.serving.request_metrics import RequestMetrics
+from tests.http_responder import served_by
 from tests.pipelines.serving.bundles import DIGEST, NAME
 
 CANARY, LIVE = "6d5f8b7c9", "7f9c6b5d4"
@@ -228,15 +228,8 @@ def serving(respond: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> I
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: Any) -> None: ...
-
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"127.0.0.1:{made.server_address[1]}"
-    finally:
-        made.shutdown()
-        made.server_close()
+    with served_by(Handler) as url:
+        yield url.removeprefix("http://")
 
 
 def test_the_api_is_asked_with_the_declared_header(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pipelines.training import mlflow_mirror
 from pipelines.training.mlflow_mirror import mirror_run
 from tests.dripping_server import dripping_server
-from tests.http_responder import Answer, http_server
+from tests.http_responder import Answer, http_server, served_by
 from tests.pipelines.training.mlflow_server import FakeMlflow
 from tests.pipelines.training_runs.recorded import digest, make_facts
 from tests.signing_environments import COMMIT, MODEL
@@ -143,9 +144,6 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("status", [302, 307])
 def test_a_redirect_takes_no_token_elsewhere(status: int) -> None:
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
-
     asked: list[str] = []
 
     def steal(_method: str, path: str, _body: bytes) -> Answer:
@@ -159,21 +157,13 @@ def test_a_redirect_takes_no_token_elsewhere(status: int) -> None:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    with http_server(steal) as other, HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        (line,) = mirror(f"http://127.0.0.1:{server.server_port}", MLFLOW_TRACKING_TOKEN=SECRET)
-        server.shutdown()
+    with http_server(steal) as other, served_by(Handler) as address:
+        (line,) = mirror(address, MLFLOW_TRACKING_TOKEN=SECRET)
     assert asked == []
     assert f"found {status}" in line
 
 
 def test_the_token_is_sent_and_a_broken_one_is_not(mlflow: FakeMlflow) -> None:
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
-
     seen: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -181,17 +171,11 @@ def test_the_token_is_sent_and_a_broken_one_is_not(mlflow: FakeMlflow) -> None:
             seen.append(self.headers.get("authorization"))
             self.send_error(403)
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
+    with served_by(Handler) as address:
         mirror(address, MLFLOW_TRACKING_TOKEN=f"{SECRET}\n")
         mirror(address, MLFLOW_TRACKING_USERNAME="me", MLFLOW_TRACKING_PASSWORD="word")
         mirror(address)
         (line,) = mirror(address, MLFLOW_TRACKING_TOKEN=f"{SECRET}\r\nx: y")
-        server.shutdown()
     assert seen == [f"Bearer {SECRET}", "Basic bWU6d29yZA==", None]
     assert "MLFLOW_TRACKING_TOKEN" in line and SECRET not in line
 
