@@ -17,6 +17,9 @@ class GoldenMismatchError(MlopsError):
     """An answer differs from the golden prediction, or comes from another bundle."""
 
 
+_LARGEST = 1e150
+"""Predictions beyond have squares that are no floats."""
+
 Predict = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers an inference request. Both are JSON objects of the Open Inference Protocol v2."""
 
@@ -87,14 +90,21 @@ def counted_output(outputs: Sequence[TensorSpec | Tensor]) -> int | None:
 
 
 def prediction_deviation(golden: GoldenPredictions) -> float:
-    """Return the standard deviation of the golden predictions, as metrics count them; 0 if they are not numbers."""
+    """Return the standard deviation of the golden predictions, as metrics count them; 0 if none is usable."""
+    predictions = counted_predictions(golden)
+    if len(predictions) < 2 or max(map(abs, predictions)) > _LARGEST:
+        return 0.0
+    return statistics.stdev(predictions)
+
+
+def counted_predictions(golden: GoldenPredictions) -> list[float]:
+    """Return the golden predictions as metrics count them, one for each row; none if they are not numbers."""
     index = counted_output(golden.outputs)
     if index is None:
-        return 0.0
+        return []
     tensor = golden.outputs[index]
     width = math.prod(tensor.shape[1:])
-    predictions = [float(value) for value in tensor.data[width - 1 :: width] if value is not None]
-    return statistics.stdev(predictions) if len(predictions) > 1 else 0.0
+    return [float(value) for value in tensor.data[width - 1 :: width] if value is not None]
 
 
 def golden_inputs(golden: GoldenPredictions, names: Sequence[str]) -> list[list[Any]]:

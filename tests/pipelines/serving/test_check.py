@@ -20,12 +20,14 @@ from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals
 from pipelines.serving.check import FAILED, INCONCLUSIVE, SINGLE_ROW_REQUESTS, Clock, service_urls
 from pipelines.serving.golden import CHECK_REQUEST, single_rows
 from pipelines.serving.pod_counters import ServiceCounters
+from pipelines.serving.prediction_counts import bin_edges
 from pipelines.serving.probe import UnavailableError
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.sequential_tests import Moments
 from tests.aws import emulated_account, make_environment
 from tests.http_responder import served_by
 from tests.pipelines.serving.bundles import DIGEST, NAME, ROW, linear_bundle
+from tests.pipelines.serving.conftest import Served, features, row, served
 
 Answer = tuple[int, bytes]
 HALF = [value / 2 for value in ROW]
@@ -377,10 +379,12 @@ class Traffic:
         errors: share of failed requests of the canary.
         per_look: requests to the canary between two looks.
         total: requests to the canary so far.
+        squeeze: by how much less the predictions of the canary vary, around the same mean.
     """
 
     def __init__(self, now: FakeTime, errors: float, per_look: int) -> None:
         self.errors, self.per_look, self.total = errors, per_look, 0
+        self.squeeze = 1.0
         self._arms = {arm: (RequestMetrics(NAME, DIGEST, arm), [0, 0]) for arm in ("canary", "live")}
         now.on_sleep = self.more
 
@@ -394,7 +398,7 @@ class Traffic:
             while answered[index] < number:
                 answered[index] += 1
                 metrics.answered(status, 0.001)
-                metrics.predicted(float(answered[index] % 7))
+                metrics.predictions.add(3 + (answered[index] % 7 - 3) / (self.squeeze if arm == "canary" else 1))
         return metrics.exposition()[1].decode()
 
 
@@ -439,6 +443,64 @@ def test_a_canary_that_errs_is_stopped_long_before_its_time_is_over(now: FakeTim
     assert verdict.outcome == "failed"
     assert now.at <= 10
     assert any(line.startswith("errors: canary 30 %, live 0 %; bound 1 %; e-value ") for line in says)
+
+
+def with_bins(traffic: Traffic) -> Traffic:
+    """Let both sides count predictions in bins."""
+    for metrics, _ in traffic._arms.values():
+        metrics.predictions.expect(1e6, bin_edges(3.0, 2.0))
+    return traffic
+
+
+def test_a_canary_with_the_same_mean_and_another_spread_is_stopped(now: FakeTime) -> None:
+    says: list[str] = []
+    traffic = with_bins(Traffic(now, 0.0, 40))
+    traffic.squeeze = 1000.0
+    verdict = watched(now, traffic, seconds=900, says=says)
+    assert verdict.outcome == "failed"
+    assert "distribution: canary differs by " in verdict.summary
+    assert now.at <= 20
+
+
+@pytest.mark.parametrize(("slope", "outcome"), [(0.01, "failed"), (3.0, "failed"), (1.0, "passed")])
+def test_servers_count_what_tells_a_canary_with_another_spread(slope: float, outcome: str, now: FakeTime) -> None:
+    pods = {"canary": served(linear_bundle(slope=slope)), "live": served(linear_bundle())}
+    canary, live = (
+        ServiceCounters(lambda name=name: metrics_of(pods[name], name), 5.0)  # type: ignore[misc]
+        for name in pods
+    )
+
+    def ask_both() -> None:
+        for age in range(39, 80):
+            for pod in pods.values():
+                assert pod.infer(features(row(age=age))).status == 200
+
+    now.on_sleep = ask_both
+    settings = CanarySettings(fail_if="failed", bounds=BOUNDS)
+    trial = check.CanaryTrial(
+        model=NAME, bundle=DIGEST, canary="http://c", live="http://l", settings=settings, seconds=20
+    )
+    verdict = check.watch(canary, live, trial, 0.0, now.clock, lambda _: None)
+    for pod in pods.values():
+        pod.log.close()
+    assert verdict.outcome == outcome
+    assert [finding.metric for finding in verdict.findings if finding.is_harm] == ["distribution"] * (slope != 1.0)
+
+
+def metrics_of(pod: Served, process: str) -> str:
+    """Return the metrics of a served model, as those of a process."""
+    return pod.metrics.exposition()[1].decode().replace('process=""', f'process="{process}"')
+
+
+def test_live_pods_without_bins_are_said_not_to_be_compared(now: FakeTime) -> None:
+    says: list[str] = []
+    traffic = Traffic(now, 0.0, 200)
+    traffic.squeeze = 1000.0
+    verdict = watched(now, traffic, seconds=10, says=says)
+    assert verdict.outcome == "passed"
+    assert any(line.startswith("distribution: the canary count") for line in says)
+    now.at = 0
+    assert watched(now, with_bins(Traffic(now, 0.0, 200)), seconds=10).summary.endswith("to the live pods")
 
 
 def test_a_good_canary_keeps_its_weight_for_the_declared_time(now: FakeTime) -> None:
