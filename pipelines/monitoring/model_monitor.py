@@ -378,7 +378,10 @@ def _judge_trial(
     if trial.evaluation.classes != live.evaluation.classes:
         return _TrialFindings(digest, (_unknown_trial("the release on trial has other classes than the live one"),))
     join = LabelJoin(labels, (), by_row=settings.labels.row is not None, sampling_key=trial.sampling_key)
-    for part in RequestLog(descriptor, model.name, digest, trial.schema).read(start, now, LogTotals(), start):
+    # Its rows have another form than those of the live bundle, so they are read again: only the hours that have any.
+    start = max(start, datetime.fromtimestamp(totals.oldest[digest] / 1000, UTC))
+    end = min(now, datetime.fromtimestamp(totals.newest[digest] / 1000 + 1, UTC))
+    for part in RequestLog(descriptor, model.name, digest, trial.schema).read(start, end, LogTotals(), start):
         join.add(part)
     sides = []
     for rows in (join.result()[0], labelled):

@@ -23,6 +23,7 @@ from pipelines.monitoring.model_monitor import examine_model, run_model_monitor
 from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_reports import find_report, read_model_report, report_names
+from pipelines.monitoring.request_log import RequestLog
 from pipelines.serving.golden import CHECK_REQUEST
 from pipelines.serving.request_metrics import BUCKETS
 from tests.aws import EmulatedAccount, make_environment
@@ -262,6 +263,29 @@ def test_labels_that_are_quick_judge_a_release_on_trial(
     )
 
 
+def test_a_trial_costs_no_second_read_of_hours_without_its_requests(
+    traffic: Traffic, labelled: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_label_source()
+    monkeypatch.setattr(
+        model_monitor, "read_bundle", lambda *given: replace(live_bundle(model), digest=given[2], since=given[3])
+    )
+    for hours in range(2, 20):
+        traffic.send(50, at=NOW - timedelta(hours=hours))
+    traffic.send(300, at=NOW - timedelta(minutes=30))
+    traffic.send(300, at=NOW - timedelta(minutes=30), bundle=OTHER)
+    labelled += [(id_, truth) for id_, truth, _ in traffic.known]
+    read: list[str] = []
+    content = RequestLog._content
+    monkeypatch.setattr(RequestLog, "_content", lambda log, key: read.append(key) or content(log, key))
+    report = examine(traffic, model)
+    (found,) = [one for one in report.findings if one.check == "trial-accuracy"]
+    assert (found.verdict, found.rows) == ("ok", 300)
+    twice = {key for key in read if read.count(key) > 1}
+    assert len(read) == traffic.objects + len(twice)
+    assert len(twice) == 2, "the objects of the hour of the trial"
+
+
 def test_a_release_on_trial_that_the_registry_does_not_have_is_unknown(
     traffic: Traffic, labelled: list[tuple[Any, ...]]
 ) -> None:
@@ -334,7 +358,7 @@ def test_a_group_of_one_is_never_shown_and_never_ok(traffic: Traffic, labelled: 
     labelled += [(id_, truth) for id_, truth, _ in traffic.known]
     report = examine(traffic, with_label_source())
     assert verdicts(report, "fairness")["difference of selection_rate by plan"] == "unknown"
-    assert "solo" not in {one.group for one in report.groups}
+    assert "solo" not in report.model_dump_json(exclude={"features"})
 
 
 def test_a_group_with_wrong_predictions_is_a_fairness_alarm(traffic: Traffic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +369,9 @@ def test_a_group_with_wrong_predictions_is_a_fairness_alarm(traffic: Traffic, mo
     report = examine(traffic, with_label_source())
     assert verdicts(report, "fairness")["difference of accuracy by region"] == "alarm"
     assert {one.group for one in report.groups if one.attribute == "region"} == {"north", "south"}
+    (found,) = [one for one in report.findings if one.subject == "difference of accuracy by region"]
+    assert "north: " in found.groups
+    assert "north" not in found.reason, "alarms, issues and commits quote the reason"
 
 
 def test_labels_are_read_from_their_table_since_the_oldest_window(account: EmulatedAccount, tmp_path: Any) -> None:
