@@ -181,12 +181,54 @@ def test_requests_of_the_bundle_before_do_not_count_against_a_new_one(traffic: T
     assert verdicts(examine(traffic, since=NOW - timedelta(hours=5)), "served-bundle") == {"": "ok"}
 
 
-def test_clocks_ahead_are_noticed_and_their_requests_wait(traffic: Traffic) -> None:
+@pytest.mark.parametrize("ahead", [timedelta(minutes=20), timedelta(hours=2), timedelta(hours=14)], ids=str)
+def test_clocks_ahead_are_noticed_and_their_requests_wait(traffic: Traffic, ahead: timedelta) -> None:
     traffic.send(500)
-    traffic.send(300, at=NOW + timedelta(minutes=20))
+    traffic.send(300, at=NOW + ahead)
     report = examine(traffic)
     assert verdicts(report, "traffic") == {"": "ok", "clock": "watch"}
     assert report.rows == 500
+
+
+@pytest.mark.parametrize(
+    ("behind", "rows"), [(timedelta(minutes=20), 800), (timedelta(hours=14), 800), (timedelta(days=2), 500)], ids=str
+)
+def test_requests_of_a_clock_behind_belong_to_the_time_that_it_told(
+    traffic: Traffic, labelled: list[tuple[Any, ...]], behind: timedelta, rows: int
+) -> None:
+    traffic.send(500)
+    traffic.send(300, at=NOW - behind)
+    labelled += [(id_, truth) for id_, truth, _ in traffic.known]
+    report = examine(traffic, with_label_source())
+    assert report.rows == rows, "those of an earlier window are not judged again"
+    assert sum(one.labelled for one in report.accuracy if one.metric == report.accuracy[0].metric) == 800
+    assert report.labels is not None and report.labels.unknown == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "counts"),
+    [(timedelta(minutes=4), True), (timedelta(hours=-14), True), (timedelta(hours=14), False)],
+    ids=["minutes ahead", "hours behind", "hours ahead"],
+)
+def test_labels_of_a_clock_ahead_count_when_their_time_has_come_and_those_of_one_behind_at_once(
+    traffic: Traffic, labelled: list[tuple[Any, ...]], wrong: timedelta, counts: bool
+) -> None:
+    traffic.send(400)
+    labelled += [(id_, truth, NOW + wrong) for id_, truth, _ in traffic.known]
+    model = with_label_source()
+    report = examine(traffic, model)
+    assert report.labels is not None
+    assert (report.labels.joined, report.labels.invalid) == ((400, 0) if counts else (0, 400))
+    later = examine_model(traffic.environment, model, live_bundle(model), NOW + timedelta(hours=15))
+    assert later.labels is not None and later.labels.joined == 400
+
+
+def test_a_monitor_with_a_clock_behind_sees_what_it_can_and_says_that_clocks_differ(traffic: Traffic) -> None:
+    traffic.send(500)
+    traffic.send(300, at=NOW - timedelta(hours=12))
+    report = examine_model(traffic.environment, MODEL, live_bundle(MODEL), NOW - timedelta(hours=6))
+    assert report.rows == 300
+    assert verdicts(report, "traffic")["clock"] == "watch"
 
 
 def test_broken_lines_and_other_bundles_do_not_hide_the_rest(traffic: Traffic) -> None:
