@@ -1,17 +1,22 @@
-"""Read the monitor report that an alarm names. Read-only."""
+"""Read the monitor report that an alarm names. Read-only.
+
+A rollback needs none and must be fast, so the types of reports are imported when one is read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.monitoring.alarm import Alarm
-from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_reports import read_model_report, report_names
 from pipelines.registry.store import AccessDeniedError, NotFoundError
+
+if TYPE_CHECKING:
+    from pipelines.monitoring.model_report import ModelMonitorReport
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ def read_alarm_report(descriptor: EnvironmentDescriptor, alarm: Alarm) -> AlarmR
     """Read the report that an alarm names, and the one before it. Never fails: people are asked without it, too."""
     if alarm.report is None:
         return AlarmReport(missing="the alarm names none")
+    from pipelines.monitoring.monitor_reports import read_model_report
+
     try:
         report = read_model_report(descriptor, alarm.model, alarm.report)
     except NotFoundError:
@@ -47,6 +54,8 @@ def read_alarm_report(descriptor: EnvironmentDescriptor, alarm: Alarm) -> AlarmR
 
 
 def _read_before(descriptor: EnvironmentDescriptor, model: str, name: str) -> ModelMonitorReport | None:
+    from pipelines.monitoring.monitor_reports import read_model_report, report_names
+
     try:
         earlier = [each for each in report_names(descriptor, model, "models") if each < name]
         return read_model_report(descriptor, model, earlier[0]) if earlier else None

@@ -8,7 +8,6 @@ from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh
 from pipelines.github.issues import ALARM_LABEL, Issue, raise_issue
 from pipelines.monitoring.alarm import Alarm
-from pipelines.monitoring.report_markdown import report_markdown
 from pipelines.promotion.alarm_report import AlarmReport
 
 LARGEST = 60_000
@@ -61,6 +60,8 @@ def render_question(alarm: Alarm, check: str, owner: str, alarm_id: str, run: st
     )
     if found.report is None:
         return f"{question}The report is not shown here: {found.missing}.\n"
+    from pipelines.monitoring.report_markdown import report_markdown  # a rollback needs none, and must be fast
+
     return question + report_markdown(found.report, found.before, LARGEST - len(question.encode()))
 
 
