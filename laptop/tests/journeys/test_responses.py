@@ -91,9 +91,9 @@ class Answers:
             report=report,
         )
 
-    def write_report(self, bundle: str, verdict: Any, effect: float) -> str:
+    def write_report(self, bundle: str, hours_ago: int, verdict: Any, effect: float) -> str:
         """Write a report about drift, as the monitor does, and return its name."""
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) - timedelta(hours=hours_ago)
         drift = MonitorFinding(
             check="input-drift", subject="bmi", verdict=verdict, figure=effect, threshold=0.04, rows=900, reason="moved"
         )
@@ -151,8 +151,8 @@ def play(answers: Answers, files: dict[str, Path], faults: Faults) -> None:
         trial.release(files[file])
         answers.first, answers.second = answers.second, served_bundle(answers.dev.namespace, MODEL) or ""
 
-    answers.write_report(answers.first, "ok", 0.01)
-    written = answers.write_report(answers.second, "alarm", 0.2)
+    answers.write_report(answers.first, 1, "ok", 0.01)
+    written = answers.write_report(answers.second, 0, "alarm", 0.2)
     ask = answers.decision("a1", "ask", answers.second, "input-drift", report=written)
     answers.answer("ask", ask)
     answers.answer("ask again", ask)
