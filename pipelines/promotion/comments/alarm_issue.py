@@ -67,7 +67,7 @@ def render_question(alarm: Alarm, check: str, owner: str, alarm_id: str, run: st
 
 def _where(alarm: Alarm) -> str:
     """Say where the report is, and how to open it."""
-    about = f"{alarm.model} --env {alarm.environment}"
+    about = f"{alarm.model} --kind model --env {alarm.environment}"
     if alarm.report is None:
         return f"The newest report: `mlops monitor show {about}`; with plots: `mlops monitor report {about}`"
     return (

@@ -86,7 +86,7 @@ def test_an_issue_shows_no_markup_of_the_alarm_and_links_the_runbook() -> None:
     assert "<b>" not in text and "@everyone" not in text
     assert "\\[x](http\u200b://evil)" in text, "an escaped bracket opens no link, nor does the address alone"
     assert "docs/on-call.md#input-drift" in text
-    assert f"mlops monitor show {MODEL} --env staging --report r-1" in text
+    assert f"mlops monitor show {MODEL} --kind model --env staging --report r-1" in text
     assert "<!-- alarm abc " in text
     assert "The report is not shown here: it is gone." in text
     other = render_question(asked.model_copy(update={"reason": "y"}), "input-drift", "team", "abc", "", AlarmReport())
@@ -261,7 +261,7 @@ def test_the_issue_has_the_report_that_the_alarm_names_and_what_changed(
     (issue,) = github.issues
     assert "| alarm | input-drift | bmi | 20.0% |" in issue["body"]
     assert "- input-drift of bmi: ok (1.0%) → alarm (20.0%)" in issue["body"]
-    assert f"mlops monitor report {MODEL} --env staging --report {names[1]}" in issue["body"]
+    assert f"mlops monitor report {MODEL} --kind model --env staging --report {names[1]}" in issue["body"]
 
     handle(world, one.model_copy(update={"id": "a2", "report": names[0]}))
     (comment,) = github.comments[1]
