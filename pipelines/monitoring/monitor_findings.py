@@ -91,6 +91,11 @@ def in_rows(findings: Iterable[MonitorFinding]) -> list[list[MonitorFinding]]:
     return rows + alike([each for each in findings if each.verdict == "unknown"])
 
 
+def finding_name(finding: MonitorFinding) -> str:
+    """Return what a finding is about: the check, and its subject if it has one."""
+    return f"{finding.check} of {finding.subject}" if finding.subject else finding.check
+
+
 def figure_text(value: float | None, unit: str) -> str:
     """Return a figure with its unit; "" if there is none."""
     if value is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pipelines.declarations.markdown import escape, short_digest, table
 from pipelines.declarations.plurals import counted
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_findings import MonitorFinding, figure_text, in_order, in_rows
+from pipelines.monitoring.monitor_findings import MonitorFinding, figure_text, finding_name, in_order, in_rows
 
 MOST_CHANGES = 40
 """Changed verdicts that are listed."""
@@ -80,8 +80,10 @@ def _changes(report: ModelMonitorReport, before: ModelMonitorReport | None) -> l
     for key, finding in now.items():
         earlier = was.get(key)
         if earlier is None or earlier.verdict != finding.verdict:
-            lines.append(f"- {_name(finding)}: {_short(earlier)} → {_short(finding)}")
-    lines += [f"- {_name(one)}: {_short(one)} → not checked" for key, one in was.items() if key not in now]
+            lines.append(f"- {escape(finding_name(finding))}: {_short(earlier)} → {_short(finding)}")
+    lines += [
+        f"- {escape(finding_name(one))}: {_short(one)} → not checked" for key, one in was.items() if key not in now
+    ]
     if not lines:
         return [f"No verdict changed {since}."]
     more = len(lines) - MOST_CHANGES
@@ -94,10 +96,6 @@ def _by_name(findings: Iterable[MonitorFinding]) -> dict[tuple[str, str], Monito
     for one in in_order(findings):
         found.setdefault((one.check, one.subject), one)
     return found
-
-
-def _name(finding: MonitorFinding) -> str:
-    return f"{finding.check} of {escape(finding.subject)}" if finding.subject else finding.check
 
 
 def _short(finding: MonitorFinding | None) -> str:

@@ -24,7 +24,7 @@ from pipelines.declarations.model_responses import ActiveResponse, ModelResponse
 from pipelines.declarations.names import Name, model_monitor_name
 from pipelines.declarations.timestamps import CLOCKS, Timestamp
 from pipelines.monitoring.alarm import LONGEST_REASON, Alarm, AlarmId
-from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks
+from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks, finding_name
 from pipelines.monitoring.trial_accuracy import TRIAL_CHECK
 from pipelines.registry.ledger import words
 
@@ -200,8 +200,8 @@ def _doubt(bundle: str | None, confirmed: Sequence[str], rolled_back: Sequence[R
 def _reason(
     windows: Sequence[ModelMonitorReport], checks: Sequence[CheckKind], policy: ModelResponses, doubt: str
 ) -> str:
-    found = {finding.check: finding.reason for finding in reversed(windows[-1].findings) if finding.verdict == "alarm"}
-    said = "; ".join(f"{check}: {found[check]}" for check in checks)
+    found = {finding.check: finding for finding in reversed(windows[-1].findings) if finding.verdict == "alarm"}
+    said = "; ".join(f"{finding_name(found[check])}: {found[check].reason}" for check in checks)
     stopped = [check for check in checks if policy.to(check) == "roll-back"] if doubt else []
     note = f"not rolled back: {doubt}. " if stopped else ""
     return words(note + said, LONGEST_REASON)

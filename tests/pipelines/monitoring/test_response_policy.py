@@ -219,6 +219,16 @@ def test_clocks_that_differ_by_minutes_change_nothing() -> None:
     assert decide([bad], by, bad.time - timedelta(minutes=4), [first]) is None
 
 
+def test_the_reason_names_what_was_found_and_no_group_of_people() -> None:
+    unfair = MonitorFinding(
+        check="fairness", subject="ratio of accuracy by sex", verdict="alarm", reason="1.66", groups="secret: 0.5"
+    )
+    found = decided(report(0).model_copy(update={"findings": (unfair,)}), by=policy(fairness="ask"))
+    assert found is not None
+    assert found.reason == "fairness of ratio of accuracy by sex: 1.66"
+    assert "secret" not in found.alarm().model_dump_json()
+
+
 def test_a_killed_monitor_decides_the_same_again() -> None:
     by = ModelResponses(hysteresis=AT_ONCE)
     one = decide([report(0, "errors")], by, START + DAY, [])
