@@ -159,6 +159,9 @@ which bundles are bad."""
 _INFERENCE_LOGS = ("inference/",)
 """Key prefix of the inference logs in a logs bucket. Counting requests takes their keys, never their content."""
 
+_MODEL_REPORTS = "monitoring/models/*.json"
+"""Keys of the reports about models in a logs bucket, which issues about alarms quote. They hold no requests."""
+
 _LINEAGE_OF_DEPLOYMENTS = ("lineage/deploy-",)
 """Key prefix of the lineage events of deployments in a logs bucket."""
 
@@ -212,9 +215,10 @@ def _limits(layout: AccountLayout, environment: Environment) -> list[Statement]:
     metadata = f"{_bucket(environment, 'lake')}/*/metadata/*"
     registries = f"arn:{environment.partition}:s3:::{layout.project}-*-registry-{environment.account}/*"
     events = _objects(environment, "logs", *_LINEAGE_OF_DEPLOYMENTS)
+    reports = _model_reports(environment)
     removed = () if environment.config.disposable else _EMPTY_BUCKET
     return [
-        _deny(["s3:GetObject", "s3:GetObjectVersion"], NotResource=[metadata, registries, state]),
+        _deny(["s3:GetObject", "s3:GetObjectVersion"], NotResource=[metadata, registries, reports, state]),
         _deny(["s3:PutObject"], NotResource=[metadata, f"{_bucket(environment, 'registry')}/*", *events, state]),
         *([_deny(removed, NotResource=[state])] if removed else []),
         _deny(["sts:AssumeRole", "sts:TagSession"], Resource=["*"]),
@@ -443,7 +447,7 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     """
     before = layout.before(environment)
     written: tuple[str, ...] = ("ledger/", "quarantine/", "reports/")
-    read = _objects(environment, "registry", *_WHOLE)
+    read = [*_objects(environment, "registry", *_WHOLE), _model_reports(environment)]
     others = [one for one in layout.environments if one is not environment]
     if before is not None:
         written = (*written, "bundles/", "evidence/")
@@ -530,6 +534,11 @@ def _bucket(environment: Environment, purpose: str) -> str:
 
 def _objects(environment: Environment, purpose: str, *prefixes: str) -> list[str]:
     return [f"{_bucket(environment, purpose)}/{prefix}*" for prefix in prefixes]
+
+
+def _model_reports(environment: Environment) -> str:
+    """Return the ARN pattern of the reports about an environment's models."""
+    return f"{_bucket(environment, 'logs')}/{_MODEL_REPORTS}"
 
 
 def _tables(environment: Environment) -> list[str]:

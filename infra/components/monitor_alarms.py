@@ -39,10 +39,12 @@ class MonitorAlarmsArgs:
 def monitor_alarms(args: MonitorAlarmsArgs, opts: pulumi.ResourceOptions) -> None:
     """Create the alarms of a monitor."""
     environment = args.environment
-    anchor = f"alarms-of-{'data' if args.model is None else 'model'}-monitors"
+    kind = "data" if args.model is None else "model"
+    anchor = f"alarms-of-{kind}-monitors"
     found = aws.cloudwatch.MetricAlarmArgs(
         alarm_description=f"A check of the monitor of {args.about} found something: "
-        f"mlops monitor show {args.about} --env {environment.name}. What to do: {runbook(environment, anchor)}",
+        f"mlops monitor show {args.about} --kind {kind} --env {environment.name}. "
+        f"What to do: {runbook(environment, anchor)}",
         metric_name=ALARMS_METRIC,
         statistic="Maximum",
         comparison_operator="GreaterThanThreshold",

@@ -41,9 +41,9 @@ def _kind(project: Project, name: str, given: str | None) -> ReportKind:
         project.model(name)
         return "models"
     if given is None and is_model and is_dataset:
-        raise MlopsError(f"{name} is the name of a dataset and of a model", fix="--kind data, or --kind model")
+        raise MlopsError(f"{name} is the name of a dataset and of a model", fix="add --kind model or --kind data")
     if given is None and not is_dataset:
-        known = ", ".join([*project.model_names, *project.dataset_names]) or "none yet"
+        known = ", ".join(dict.fromkeys([*project.model_names, *project.dataset_names])) or "none yet"
         raise MlopsError(f"{name!r} is neither a model nor a dataset: expected one of {known}", fix="correct the name")
     project.contract(name)
     return "data"

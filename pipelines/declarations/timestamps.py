@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime
+
+CLOCKS = timedelta(minutes=5)
+"""Largest difference between two clocks that is normal. What is dated later than that comes from a wrong clock."""
 
 
 def with_standard_zone(moment: datetime) -> datetime:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.declarations.baseline import Baseline, Categorical, Numeric, category
-from pipelines.monitoring.column_drift import ColumnComparison, Sides, compare_column
+from pipelines.monitoring.column_comparison import ColumnComparison
+from pipelines.monitoring.column_drift import Sides, compare_column
 from pipelines.monitoring.drift_tests import adjusted, proportion_p_value
 from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
 from pipelines.monitoring.profile_counter import OTHER_LEVELS, ColumnProfile, ProfileCounter, ProfilePlan

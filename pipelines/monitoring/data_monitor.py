@@ -25,10 +25,10 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import monitor_name
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
+from pipelines.monitoring.column_comparison import ColumnComparison
 from pipelines.monitoring.column_drift import (
     DELIVERIES,
     FIRST_DELIVERY,
-    ColumnComparison,
     compare_column,
     judge_drift,
     judge_nulls,

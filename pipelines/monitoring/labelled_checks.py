@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import METRICS, Fairness, Gates, Task
 from pipelines.declarations.model_monitoring import ModelMonitoring
+from pipelines.declarations.plurals import counted
 from pipelines.monitoring.change_detection import StreamChange, find_change
 from pipelines.monitoring.estimated_accuracy import AccuracyEstimate
 from pipelines.monitoring.model_report import AccuracyWindow, CalibrationBin, GroupFigure, LabelCounts
@@ -397,7 +398,7 @@ def judge_fairness(bound: Fairness, figures: Sequence[GroupFigure], why_not: str
 
     An alarm needs two groups that are large enough and whose difference is beyond the bound even at the near end of its
     interval, after allowance for the number of pairs. A group that is too small makes the verdict unknown, unless the
-    others break the bound.
+    others break the bound; it is not named.
     """
     ratio = bound.maximum_ratio is not None
     limit = bound.maximum_ratio if bound.maximum_ratio is not None else bound.maximum_difference
@@ -411,23 +412,27 @@ def judge_fairness(bound: Fairness, figures: Sequence[GroupFigure], why_not: str
     }
     if not figures:
         return MonitorFinding(**facts, verdict="unknown", reason=why_not or "no rows")
-    small = [f"{one.group} has {one.rows:,} rows" for one in figures if one.rows < bound.minimum_group_size]
+    small = sum(1 for one in figures if one.rows < bound.minimum_group_size)
     large = [one for one in figures if one.rows >= bound.minimum_group_size]
     undefined = [one.group for one in large if one.value is None or (ratio and one.value <= 0)]
+    unnamed = f"{counted(small, 'group')} of fewer than {bound.minimum_group_size} rows"
+    left = [*([unnamed] if small else []), *(f"{bound.metric} of {group} is not defined" for group in undefined)]
     usable = [one for one in large if one.group not in undefined]
     pairs = [_apart(a, b, ratio, len(usable)) for a, b in itertools.combinations(usable, 2)]
     if not pairs:
-        named = ", ".join([*small, *(f"{bound.metric} of {group} is not defined" for group in undefined)])
-        reason = f"expected two groups of at least {bound.minimum_group_size} rows: {named or 'there is only one'}"
-        return MonitorFinding(**facts, verdict="unknown", reason=reason)
+        reason = f"expected two groups of at least {bound.minimum_group_size} rows with a value, found {len(usable)}"
+        return MonitorFinding(**facts, verdict="unknown", reason=reason, groups=", ".join(left))
     apart, nearest = max(pair[0] for pair in pairs), max(pair[1] for pair in pairs)
     verdict: MonitorVerdict = "alarm" if nearest > limit else "watch" if apart > limit else "ok"
     named = ", ".join(f"{one.group}: {one.value:.4g}" for one in usable)
-    reason = f"{apart:.3g}, at least {nearest:.3g} ({named})"
-    if verdict != "alarm" and (small or undefined):
-        left = [*small, *(f"{bound.metric} of {group} is not defined" for group in undefined)]
-        verdict, reason = "unknown", f"{reason}; too little is known of other groups: {', '.join(left)}"
-    return MonitorFinding(**facts, verdict=verdict, figure=apart, reason=reason)
+    reason = f"{apart:.3g}, at least {nearest:.3g}"
+    if verdict != "alarm" and left:
+        verdict, reason = (
+            "unknown",
+            f"{reason}; too little is known of {counted(small + len(undefined), 'other group')}",
+        )
+        named = f"{named}; {', '.join(left)}"
+    return MonitorFinding(**facts, verdict=verdict, figure=apart, reason=reason, groups=named)
 
 
 def _apart(one: GroupFigure, other: GroupFigure, ratio: bool, groups: int) -> tuple[float, float]:

@@ -124,7 +124,7 @@ def judge_errors(errors: int, requests: int, allowed: float, minimum_rows: int) 
         threshold=100 * allowed,
         unit="%",
         rows=requests,
-        reason=f"{errors:,} of {requests:,} requests ended in a server error, at least {low:.2%} of such requests",
+        reason=f"{errors:,} of {requests:,} requests ended in a server error; the rate is at least {low:.2%}",
     )
 
 

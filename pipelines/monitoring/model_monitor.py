@@ -23,6 +23,7 @@ from pipelines.declarations.inference_logging import sampling_key
 from pipelines.declarations.model import Model
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import model_monitor_name
+from pipelines.declarations.timestamps import CLOCKS
 from pipelines.monitoring.baseline_drift import FEATURES, OUTPUTS, BaselineCounter, judge_outside
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
 from pipelines.monitoring.column_drift import judge_drift, judge_nulls, without_rare
@@ -66,8 +67,8 @@ from pipelines.serving.request_metrics import BUCKETS
 MOST_WINDOWS = 60
 """Windows whose accuracy is restated. If labels take longer, each is a multiple of `window_hours`."""
 
-CLOCKS = timedelta(minutes=5)
-"""Largest difference between clocks that is not reported."""
+LOOK_AHEAD = timedelta(hours=24)
+"""How far ahead of the clock requests are looked for: a clock with the wrong time zone is up to 14 hours ahead."""
 
 SWITCHED = timedelta(minutes=10)
 """Time after a bundle went live in which another one may still answer."""
@@ -310,7 +311,7 @@ def _read_log(
             found.append(_names(part.features.column(name)))
     join.sample = min(totals.sample, earlier.sample)
     ahead = LogTotals()
-    for _ in log.read(now + CLOCKS, now + timedelta(hours=1), ahead, now):
+    for _ in log.read(now + CLOCKS, now + LOOK_AHEAD, ahead, now):
         pass
     counts = read_counts(descriptor, model.name, live.digest, start, now, BUCKETS)
     facts = WindowFacts(
@@ -378,7 +379,10 @@ def _judge_trial(
     if trial.evaluation.classes != live.evaluation.classes:
         return _TrialFindings(digest, (_unknown_trial("the release on trial has other classes than the live one"),))
     join = LabelJoin(labels, (), by_row=settings.labels.row is not None, sampling_key=trial.sampling_key)
-    for part in RequestLog(descriptor, model.name, digest, trial.schema).read(start, now, LogTotals(), start):
+    # Its rows have another form than those of the live bundle, so they are read again: only the hours that have any.
+    start = max(start, datetime.fromtimestamp(totals.oldest[digest] / 1000, UTC))
+    end = min(now, datetime.fromtimestamp(totals.newest[digest] / 1000 + 1, UTC))
+    for part in RequestLog(descriptor, model.name, digest, trial.schema).read(start, end, LogTotals(), start):
         join.add(part)
     sides = []
     for rows in (join.result()[0], labelled):

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.timestamps import Timestamp
-from pipelines.monitoring.column_drift import ColumnComparison
+from pipelines.monitoring.column_comparison import ColumnComparison
 from pipelines.monitoring.monitor_findings import Figure, MonitorFinding, MonitorVerdict
 
 Count = Annotated[int, Field(ge=0)]

@@ -36,7 +36,8 @@ class MonitorFinding(Declaration):
         p_value: probability of a figure at least as extreme without a change, adjusted for the number of tests;
             None without a test.
         rows: sample size: rows of the newest delivery, or of the window, that the check looked at.
-        reason: the finding in one sentence.
+        reason: the finding in one sentence, without values of the data: alarms, issues and commits quote it.
+        groups: what was found in which group of people; only reports show it.
     """
 
     check: CheckKind
@@ -48,6 +49,7 @@ class MonitorFinding(Declaration):
     p_value: Annotated[float, Field(ge=0, le=1)] | None = None
     rows: Annotated[int, Field(ge=0)] = 0
     reason: str
+    groups: str = ""
 
 
 def overall_verdict(findings: Iterable[MonitorFinding]) -> MonitorVerdict:
@@ -77,7 +79,33 @@ def in_order(findings: Iterable[MonitorFinding]) -> list[MonitorFinding]:
 
 def alike(findings: Sequence[MonitorFinding]) -> list[list[MonitorFinding]]:
     """Group findings that differ in their subject only, in the order of the first of each."""
-    groups: dict[tuple[str, str, str], list[MonitorFinding]] = {}
+    groups: dict[tuple[str, str, str, str], list[MonitorFinding]] = {}
     for finding in findings:
-        groups.setdefault((finding.verdict, finding.check, finding.reason), []).append(finding)
+        groups.setdefault((finding.verdict, finding.check, finding.reason, finding.groups), []).append(finding)
     return list(groups.values())
+
+
+def in_rows(findings: Iterable[MonitorFinding]) -> list[list[MonitorFinding]]:
+    """Return findings as rows of a table, in order: unknown ones that say the same share a row."""
+    rows = [[each] for each in findings if each.verdict != "unknown"]
+    return rows + alike([each for each in findings if each.verdict == "unknown"])
+
+
+def finding_name(finding: MonitorFinding) -> str:
+    """Return what a finding is about: the check, and its subject if it has one."""
+    return f"{finding.check} of {finding.subject}" if finding.subject else finding.check
+
+
+def figure_text(value: float | None, unit: str) -> str:
+    """Return a figure with its unit; "" if there is none."""
+    if value is None:
+        return ""
+    if not unit:
+        return f"{value:.1%}"
+    number = f"{value:,.0f}" if unit in ("rows", "files") else f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{number} {unit}"
+
+
+def full_reason(finding: MonitorFinding) -> str:
+    """Return the reason of a finding with what was found in which group, for those who may read reports."""
+    return f"{finding.reason} ({finding.groups})" if finding.groups else finding.reason

@@ -89,12 +89,17 @@ def find_report(descriptor: EnvironmentDescriptor, about: str, name: str = "", k
     if not names:
         raise MlopsError(
             f"{about} has no monitor report in {descriptor.name}",
-            fix=f"mlops monitor run {about} --env {descriptor.name}",
+            fix=_run_command(descriptor, about, kind),
         )
     if not fitting or (name and len(fitting) > 1 and name not in fitting):
         found = ", ".join(fitting[:5] or names[:5])
         raise MlopsError(f"expected the name of one report of {about}, found {name!r}", fix=f"use one of: {found}")
     return name if name in fitting else fitting[0]
+
+
+def _run_command(descriptor: EnvironmentDescriptor, about: str, kind: ReportKind) -> str:
+    """Return the command that runs a monitor. A dataset and a model can have the same name, so it says which it is."""
+    return f"mlops monitor run {about} --kind {kind.removesuffix('s')} --env {descriptor.name}"
 
 
 def read_report(descriptor: EnvironmentDescriptor, dataset: str, name: str) -> DataMonitorReport:
@@ -125,7 +130,7 @@ def _read(descriptor: EnvironmentDescriptor, about: str, name: str, kind: Report
     except ValidationError as error:
         raise MlopsError(
             f"s3://{descriptor.logs_bucket}/{key} is not a monitor report: {error.errors()[0]['msg']}",
-            fix=f"run the monitor again: mlops monitor run {about} --env {descriptor.name}",
+            fix=f"run the monitor again: {_run_command(descriptor, about, kind)}",
         ) from None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipelines.declarations.plurals import counted
 from pipelines.monitoring.data_report import DataMonitorReport
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_findings import MonitorFinding, alike, in_order
+from pipelines.monitoring.monitor_findings import MonitorFinding, alike, figure_text, full_reason, in_order
 
 SHOWN_SUBJECTS = 4
 """Columns that one line names, if they have the same finding."""
@@ -33,7 +33,10 @@ def _line(group: Sequence[MonitorFinding]) -> str:
     first, subjects = group[0], [finding.subject for finding in group if finding.subject]
     more = f" and {len(subjects) - SHOWN_SUBJECTS} more" if len(subjects) > SHOWN_SUBJECTS else ""
     subject = f" of {', '.join(subjects[:SHOWN_SUBJECTS])}{more}" if subjects else ""
-    return f"  {first.verdict:<7} {first.check}{subject}: {first.reason}"
+    bound = ""
+    if first.verdict in ("alarm", "watch") and first.threshold is not None:
+        bound = f"; alarm at {figure_text(first.threshold, first.unit)}"
+    return f"  {first.verdict:<7} {first.check}{subject}: {full_reason(first)}{bound}"
 
 
 def _data_head(report: DataMonitorReport) -> list[str]:

@@ -7,11 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.declarations.plurals import counted
-from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, alike, in_order
+from pipelines.monitoring.monitor_findings import (
+    CheckKind,
+    MonitorFinding,
+    MonitorVerdict,
+    figure_text,
+    full_reason,
+    in_order,
+    in_rows,
+)
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
 
 if TYPE_CHECKING:
-    from pipelines.monitoring.column_drift import ColumnComparison
+    from pipelines.monitoring.column_comparison import ColumnComparison
     from pipelines.monitoring.data_report import DataMonitorReport
 
 _STYLE = """
@@ -177,15 +185,13 @@ def checks(findings: Iterable[MonitorFinding], whole: str = "dataset") -> str:
 def _table(findings: Sequence[MonitorFinding], whole: str) -> str:
     head = '<th>Verdict</th><th>Check</th><th>Of</th><th class="n">Figure</th><th class="n">Alarm at</th>'
     head += '<th class="n">Adjusted p</th><th class="n">Rows</th><th>Reason</th>'
-    groups = [[each] for each in findings if each.verdict != "unknown"]
-    groups += alike([each for each in findings if each.verdict == "unknown"])
     rows = "".join(
         f"<tr><td>{badge(each.verdict)}</td><td>{_CHECKS[each.check]}</td>"
         f"<td>{', '.join(f'<code>{escaped(one.subject)}</code>' if one.subject else whole for one in group)}</td>"
         f"{cell('Figure', _figure(each.figure, each.unit))}{cell('Alarm at', _figure(each.threshold, each.unit))}"
         f"{cell('Adjusted p', _p_value(each.p_value))}{cell('Rows', f'{each.rows:,}' if each.rows else '')}"
-        f"<td>{escaped(each.reason)}</td></tr>"
-        for group in groups
+        f"<td>{escaped(full_reason(each))}</td></tr>"
+        for group in in_rows(findings)
         for each in group[:1]
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -197,12 +203,7 @@ def cell(label: str, text: str) -> str:
 
 
 def _figure(value: float | None, unit: str) -> str:
-    if value is None:
-        return ""
-    if not unit:
-        return f"{value:.1%}"
-    number = f"{value:,.0f}" if unit in ("rows", "files") else f"{value:,.2f}".rstrip("0").rstrip(".")
-    return f"{number} {escaped(unit)}" if unit != "%" else f"{number} %"
+    return escaped(figure_text(value, unit))
 
 
 def _p_value(value: float | None) -> str:

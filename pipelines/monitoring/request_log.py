@@ -81,7 +81,7 @@ class LogTotals:
         requests: bundle → number of requests, estimated if the log holds a sample of them.
         errors: bundle → requests that ended in a server error.
         recent: bundle → requests since the bundle went live, estimated like `requests`.
-        newest: bundle → time of its newest request, in milliseconds since the epoch.
+        oldest, newest: bundle → time of its oldest and newest request, in milliseconds since the epoch.
         unreadable: lines that are not records.
         withheld: features of the bundle that were not logged for some of its rows, nor their groups.
         sample: least share of the bundle's requests that were logged.
@@ -90,6 +90,7 @@ class LogTotals:
     requests: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     errors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     recent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    oldest: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
     withheld: set[str] = field(default_factory=set)
@@ -158,7 +159,9 @@ class RequestLog:
             totals.requests[bundle] += float(weights[of_it].sum())
             totals.errors[bundle] += int((of_it & failed).sum())
             totals.recent[bundle] += float(weights[of_it & (times >= since)].sum())
-            totals.newest[bundle] = max(totals.newest.get(bundle, 0), int(times[of_it].max()))
+            first, last = int(times[of_it].min()), int(times[of_it].max())
+            totals.oldest[bundle] = min(totals.oldest.get(bundle, first), first)
+            totals.newest[bundle] = max(totals.newest.get(bundle, 0), last)
 
     def _rows(self, table: pa.Table, times: NDArray[np.int64], totals: LogTotals) -> LoggedRows:
         outputs = table["outputs"].combine_chunks().field(self._output)

@@ -4,6 +4,9 @@ An alarm counts once it was seen in `k` of the last `n` windows of the same bund
 labelled accuracy or errors, or the estimate of accuracy together with another check. Drift alone never rolls back.
 
 The accuracy of a release on trial is about another bundle, and its test is sequential: one alarm counts.
+
+Reports and decisions of the future come from a run whose clock was wrong. They would hide all others until their time
+has come, so they do not count.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from pipelines.declarations.digests import Digest, digest_of_value
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.model_responses import ActiveResponse, ModelResponses
 from pipelines.declarations.names import Name, model_monitor_name
-from pipelines.declarations.timestamps import Timestamp
+from pipelines.declarations.timestamps import CLOCKS, Timestamp
 from pipelines.monitoring.alarm import LONGEST_REASON, Alarm, AlarmId
-from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks
+from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks, finding_name
 from pipelines.monitoring.trial_accuracy import TRIAL_CHECK
 from pipelines.registry.ledger import words
 
@@ -102,7 +105,7 @@ def decide(
         history: earlier decisions, in any order.
         report: name of the newest report.
     """
-    windows = _windows(reports)
+    windows = _windows(one for one in reports if one.window_end <= now + CLOCKS)
     if not windows:
         return None
     newest = windows[-1]
@@ -110,7 +113,8 @@ def decide(
     if on_trial is not None:
         return on_trial
     confirmed = _confirmed(windows, policy)
-    recent = [one for one in history if one.decided > now - timedelta(hours=policy.cool_down_hours)]
+    since = now - timedelta(hours=policy.cool_down_hours)
+    recent = [one for one in history if since < one.decided <= now + CLOCKS]
     wanted: dict[ActiveResponse, list[CheckKind]] = {"roll-back": [], "retrain": [], "ask": []}
     for check in confirmed:
         response = policy.to(check)
@@ -196,8 +200,8 @@ def _doubt(bundle: str | None, confirmed: Sequence[str], rolled_back: Sequence[R
 def _reason(
     windows: Sequence[ModelMonitorReport], checks: Sequence[CheckKind], policy: ModelResponses, doubt: str
 ) -> str:
-    found = {finding.check: finding.reason for finding in reversed(windows[-1].findings) if finding.verdict == "alarm"}
-    said = "; ".join(f"{check}: {found[check]}" for check in checks)
+    found = {finding.check: finding for finding in reversed(windows[-1].findings) if finding.verdict == "alarm"}
+    said = "; ".join(f"{finding_name(found[check])}: {found[check].reason}" for check in checks)
     stopped = [check for check in checks if policy.to(check) == "roll-back"] if doubt else []
     note = f"not rolled back: {doubt}. " if stopped else ""
     return words(note + said, LONGEST_REASON)

@@ -13,9 +13,10 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.declarations.model_responses import ModelResponses
+from pipelines.declarations.timestamps import CLOCKS
 from pipelines.monitoring.alarm import Alarm
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_reports import read_model_report, report_names
+from pipelines.monitoring.monitor_reports import read_model_report, report_name, report_names
 from pipelines.monitoring.response_policy import ResponseDecision, decide
 from pipelines.monitoring.response_records import mark_sent, read_decisions, write_decision
 from pipelines.registry import clients
@@ -40,7 +41,11 @@ def respond_to_newest(
     """
     policy = model.monitoring.responses
     # Runs can overlap, and a window can have several reports.
-    names = report_names(descriptor, model.name, "models")[: min(4 * policy.hysteresis.of, _MOST_REPORTS)]
+    known = report_names(descriptor, model.name, "models")
+    last = report_name(now + CLOCKS, None)
+    names = [name for name in known if name <= last][: min(4 * policy.hysteresis.of, _MOST_REPORTS)]
+    if known and known[0] > last:
+        log(f"reports of the future do not count, such as {known[0]}: the clock of a run was wrong")
     reports = [read_model_report(descriptor, model.name, name) for name in names]
     newest = names[0] if names else ""
     return respond_to_reports(descriptor, model.name, reports, policy, now, prefix, log, report=newest)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.monitoring.column_drift import ShareBar
+    from pipelines.monitoring.column_comparison import ShareBar
     from pipelines.monitoring.data_report import VolumePoint
 
 WIDTH, HEIGHT = 360, 150

@@ -12,6 +12,7 @@ from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.monitoring.alarm import Alarm
+from pipelines.promotion.alarm_report import read_alarm_report
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
@@ -49,7 +50,7 @@ def respond(target: Target, alarm: Alarm, log: Log) -> None:
     alarm_id = alarm.id or _id_of_run()
     ignored = reason_to_ignore(alarm, facts, _cool_down_hours(target, alarm))
     known = KnownTraffic(descriptor, facts.traffic) if facts.traffic is not None else None
-    detail = ignored or _act(target, alarm, alarm_id, reason_to_ask(alarm, facts), known, log)
+    detail = ignored or _act(target, descriptor, alarm, alarm_id, reason_to_ask(alarm, facts), known, log)
     if ignored:
         log(ignored)
     write_outcome(
@@ -90,7 +91,15 @@ def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: A
     return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now, traffic)
 
 
-def _act(target: Target, alarm: Alarm, alarm_id: str, doubt: str, known: KnownTraffic | None, log: Log) -> str:
+def _act(
+    target: Target,
+    descriptor: EnvironmentDescriptor,
+    alarm: Alarm,
+    alarm_id: str,
+    doubt: str,
+    known: KnownTraffic | None,
+    log: Log,
+) -> str:
     """Do what an alarm requests, or ask people if there is a doubt about it, and return what was done."""
     if alarm.wanted == "retrain":
         request_training(target.project, [alarm.model], log)
@@ -100,7 +109,7 @@ def _act(target: Target, alarm: Alarm, alarm_id: str, doubt: str, known: KnownTr
             log(f"not rolled back: {doubt}")
             alarm = alarm.model_copy(update={"reason": words(f"not rolled back: {doubt}. {alarm.reason}")})
         gh = replace(Gh.find(target.project.root), token=os.environ.get(ISSUES_TOKEN, ""))
-        issues = ask_people(target.project, gh, alarm, alarm_id, run_url())
+        issues = ask_people(target.project, gh, alarm, alarm_id, run_url(), read_alarm_report(descriptor, alarm))
         said = ", ".join(f"{'opened' if one.is_new else 'commented on'} issue {one.number}" for one in issues)
         log(said)
         return said

@@ -15,8 +15,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.cluster.connection import connect
 from pipelines.cluster.rollouts import Rollout, bundle_of, rollout_state
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.data_monitoring import longest_silence_hours
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 from pipelines.monitoring.monitor_findings import MonitorVerdict, alarming_checks
 from pipelines.monitoring.monitor_reports import read_model_report, read_report, report_names
 from pipelines.monitoring.response_policy import ResponseDecision
@@ -44,12 +47,14 @@ class MonitorRun:
         verdict: its verdict.
         report: name of its report.
         alarms: the checks that are an alarm.
+        is_overdue: True if there should have been another run since.
     """
 
     at: datetime
     verdict: MonitorVerdict
     report: str
     alarms: tuple[str, ...] = ()
+    is_overdue: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def read_status(target: Target, environment: str) -> EnvironmentStatus:
         with target.using_cluster(environment):
             return _read_parts(target, descriptor, "")
     except MlopsError as error:  # the parts themselves never fail
-        return _read_parts(target, descriptor, error.what.splitlines()[0])
+        return _read_parts(target, descriptor, _why(error))
 
 
 def _read_parts(target: Target, descriptor: EnvironmentDescriptor, no_cluster: str) -> EnvironmentStatus:
@@ -141,17 +146,43 @@ def _read_parts(target: Target, descriptor: EnvironmentDescriptor, no_cluster: s
     now, project, environment = datetime.now(UTC), target.project, descriptor.name
     config = project.stack(environment).config.environment
     datasets = [name for name in project.dataset_names if config.monitors(project.contract(name))]
+
+    def model_status(name: str) -> ModelStatus:
+        silence = model_silence(project, name) if config.monitoring.models else None
+        declared = project.release(name, environment).bundle
+        return read_model(descriptor, name, declared, no_cluster, now, silence=silence)
+
+    def dataset_status(name: str) -> DatasetStatus:
+        return read_dataset(descriptor, name, now - data_silence(project.contract(name)))
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        models = pool.map(
-            lambda name: read_model(descriptor, name, project.release(name, environment).bundle, no_cluster, now),
-            project.model_names,
-        )
-        monitored = pool.map(lambda name: read_dataset(descriptor, name), datasets)
+        models = pool.map(model_status, project.model_names)
+        monitored = pool.map(dataset_status, datasets)
         return EnvironmentStatus(environment, True, tuple(models), tuple(monitored))
 
 
+def model_silence(project: Project, model: str) -> timedelta | None:
+    """Return how long the monitor of a model may be silent; None if it is off, or its declaration is not valid."""
+    try:
+        settings = project.model(model).monitoring
+    except MlopsError:
+        return None
+    return timedelta(hours=settings.longest_silence_hours) if settings.enabled else None
+
+
+def data_silence(contract: Contract) -> timedelta:
+    """Return how long the monitor of a dataset may be silent."""
+    return timedelta(hours=longest_silence_hours(contract.service_levels))
+
+
 def read_model(
-    descriptor: EnvironmentDescriptor, model: str, declared: str | None, no_cluster: str, now: datetime
+    descriptor: EnvironmentDescriptor,
+    model: str,
+    declared: str | None,
+    no_cluster: str,
+    now: datetime,
+    *,
+    silence: timedelta | None = None,
 ) -> ModelStatus:
     """Read the state of a model.
 
@@ -161,6 +192,7 @@ def read_model(
         declared: the bundle that the checkout names.
         no_cluster: why the cluster cannot be reached; "" if it can.
         now: the present time.
+        silence: time after the last run of the monitor from which the next one is overdue; None if none is expected.
     """
     unseen: dict[str, str] = {}
     head = _seen("ledger", unseen, lambda: Ledger(descriptor, model).head(), None)
@@ -177,23 +209,26 @@ def read_model(
     )
     handled = {one.id for one in outcomes}
     is_known = "responses" not in unseen
+    is_live = head is not None and head.event.live is not None
+    expected = now - silence if silence is not None and is_live else None
     return ModelStatus(
         model,
         declared,
         live=head.event.live if head is not None else None,
         served=shown[0],
         rollout=shown[1],
-        monitor=_seen("monitor", unseen, lambda: _model_run(descriptor, model), None),
+        monitor=_seen("monitor", unseen, lambda: _model_run(descriptor, model, expected), None),
         open_alarms=[one for one in decisions if is_known and one.id not in handled and one.decided > now - RECENT],
         responses=outcomes[:MOST_RESPONSES],
         unseen=unseen,
     )
 
 
-def read_dataset(descriptor: EnvironmentDescriptor, dataset: str) -> DatasetStatus:
-    """Read the state of a dataset."""
+def read_dataset(descriptor: EnvironmentDescriptor, dataset: str, expected: datetime) -> DatasetStatus:
+    """Read the state of a dataset, whose monitor is overdue if its last run started before a time."""
     unseen: dict[str, str] = {}
-    return DatasetStatus(dataset, _seen("monitor", unseen, lambda: _data_run(descriptor, dataset), None), unseen)
+    run = _seen("monitor", unseen, lambda: _data_run(descriptor, dataset, expected), None)
+    return DatasetStatus(dataset, run, unseen)
 
 
 def _descriptor(target: Target, environment: str) -> EnvironmentDescriptor | None:
@@ -213,20 +248,27 @@ def _rollout(descriptor: EnvironmentDescriptor, model: str) -> tuple[str | None,
     return None, ""
 
 
-def _model_run(descriptor: EnvironmentDescriptor, model: str) -> MonitorRun | None:
+def _model_run(descriptor: EnvironmentDescriptor, model: str, expected: datetime | None) -> MonitorRun | None:
     names = report_names(descriptor, model, "models")
     if not names:
         return None
     report = read_model_report(descriptor, model, names[0])
-    return MonitorRun(report.time, report.verdict, names[0], alarming_checks(report.findings))
+    is_overdue = expected is not None and report.time < expected
+    return MonitorRun(report.time, report.verdict, names[0], alarming_checks(report.findings), is_overdue)
 
 
-def _data_run(descriptor: EnvironmentDescriptor, dataset: str) -> MonitorRun | None:
+def _data_run(descriptor: EnvironmentDescriptor, dataset: str, expected: datetime) -> MonitorRun | None:
     names = report_names(descriptor, dataset)
     if not names:
         return None
     report = read_report(descriptor, dataset, names[0])
-    return MonitorRun(report.created, report.verdict, names[0], alarming_checks(report.findings))
+    checks = alarming_checks(report.findings)
+    return MonitorRun(report.created, report.verdict, names[0], checks, report.created < expected)
+
+
+def _why(error: MlopsError) -> str:
+    """Return an error on one line, with its fix."""
+    return error.what.splitlines()[0] + (f"; fix: {' '.join(error.fix.split())}" if error.fix else "")
 
 
 def _seen(part: str, unseen: dict[str, str], look: Callable[[], T], otherwise: T) -> T:
@@ -234,7 +276,7 @@ def _seen(part: str, unseen: dict[str, str], look: Callable[[], T], otherwise: T
     try:
         return look()
     except MlopsError as error:
-        unseen[part] = error.what.splitlines()[0]
+        unseen[part] = _why(error)
     except (BotoCoreError, ClientError, OSError) as error:
         unseen[part] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
     return otherwise

@@ -10,18 +10,20 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipelines.declarations.markdown import short_digest
+from pipelines.declarations.names import model_monitor_name, monitor_name
 from pipelines.declarations.printable import printable
 from pipelines.promotion.status import DatasetStatus, EnvironmentStatus, ModelStatus, MonitorRun
 
 
 def status_lines(status: EnvironmentStatus) -> list[str]:
     """Return the state of an environment as lines: first the environment, then what is in it, indented."""
-    lines = [f"{status.environment}: {'up' if status.is_up else 'not up'}"]
+    state = "up" if status.is_up else "not visible" if status.unseen else "not up"
+    lines = [f"{status.environment}: {state}"]
     lines += _not_visible(status.unseen, "  ")
     for model in status.models:
-        lines += _model_lines(model)
+        lines += _model_lines(model, status.environment)
     for dataset in status.datasets:
-        lines += _dataset_lines(dataset)
+        lines += _dataset_lines(dataset, status.environment)
     return [printable(line) for line in lines]  # objects of buckets and of the cluster can hold anything
 
 
@@ -30,7 +32,7 @@ def status_json(statuses: Sequence[EnvironmentStatus]) -> list[Any]:
     return [_plain(status) for status in statuses]
 
 
-def _model_lines(one: ModelStatus) -> Iterator[str]:
+def _model_lines(one: ModelStatus, environment: str) -> Iterator[str]:
     yield f"  {one.model}"
     if "ledger" not in one.unseen:
         yield f"    live       {short_digest(one.live)}"
@@ -42,6 +44,7 @@ def _model_lines(one: ModelStatus) -> Iterator[str]:
         yield f"    rollout    {named}{one.rollout or 'none'}"
     if "monitor" not in one.unseen and (one.live is not None or one.monitor is not None):
         yield f"    monitor    {_run(one.monitor)}"
+        yield from _next_steps(one.monitor, f"{one.model} --kind model", model_monitor_name(one.model), environment)
     for alarm in one.open_alarms:
         yield f"    alarm      {_time(alarm.decided)} {alarm.response}: {alarm.reason} (open, {alarm.id})"
     for done in one.responses:
@@ -49,10 +52,11 @@ def _model_lines(one: ModelStatus) -> Iterator[str]:
     yield from _not_visible(one.unseen, "    ")
 
 
-def _dataset_lines(one: DatasetStatus) -> Iterator[str]:
+def _dataset_lines(one: DatasetStatus, environment: str) -> Iterator[str]:
     yield f"  {one.dataset} (dataset)"
     if "monitor" not in one.unseen:
         yield f"    monitor    {_run(one.monitor)}"
+        yield from _next_steps(one.monitor, f"{one.dataset} --kind data", monitor_name(one.dataset), environment)
     yield from _not_visible(one.unseen, "    ")
 
 
@@ -60,7 +64,15 @@ def _run(run: MonitorRun | None) -> str:
     if run is None:
         return "no run yet"
     alarms = f": {', '.join(run.alarms)}" if run.alarms else ""
-    return f"{run.verdict}{alarms}, {_time(run.at)}"
+    return f"{run.verdict}{alarms}, {_time(run.at)}{', overdue' if run.is_overdue else ''}"
+
+
+def _next_steps(run: MonitorRun | None, about: str, job: str, environment: str) -> Iterator[str]:
+    """Yield the commands that say more about the last run of a monitor."""
+    if run is not None and run.verdict == "alarm":
+        yield f"               what it found: mlops monitor show {about} --env {environment}"
+    if run is not None and run.is_overdue:
+        yield f"               why it does not run: mlops logs {job} --env {environment}"
 
 
 def _time(at: datetime) -> str:

@@ -399,7 +399,8 @@ def test_a_job_installs_the_groups_that_its_commands_need() -> None:
         (
             "pipelines.promotion.select pipelines.promotion.propose pipelines.promotion.recheck "
             "pipelines.registry.container_images pipelines.targets.aws pipelines.promotion.respond "
-            "pipelines.promotion.rollback pipelines.promotion.verify",
+            "pipelines.promotion.rollback pipelines.promotion.verify pipelines.monitoring.monitor_reports "
+            "pipelines.monitoring.report_markdown",
             "cli serving",
         ),
         (

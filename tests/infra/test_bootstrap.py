@@ -310,6 +310,23 @@ def test_the_preview_role_reads_no_data_of_people(bootstrap: Recording) -> None:
         assert re.fullmatch(rf"arn:aws:s3:::mlops-\w+-registry-{ACCOUNT}/\w+/\*", arn), arn
 
 
+def test_a_deploy_role_reads_the_reports_about_models_of_its_environment_and_no_other_logs(
+    bootstrap: Recording,
+) -> None:
+    for role in bootstrap.of_type(ROLE).values():
+        read = [
+            arn
+            for _, document in policies_of(Graph(bootstrap.resources), role)
+            for statement in json.loads(document)["Statement"]
+            if statement["Effect"] == "Allow" and "s3:GetObject" in statement["Action"]
+            for arn in statement["Resource"]
+            if "-logs-" in arn
+        ]
+        environment = role.name.removeprefix("deploy-")
+        reports = f"arn:aws:s3:::mlops-{environment}-logs-{ACCOUNT}/monitoring/models/*.json"
+        assert read == ([reports] if role.name.startswith("deploy-") else []), role.name
+
+
 def test_a_deployment_writes_its_lineage_and_no_other_logs(bootstrap: Recording) -> None:
     for role in bootstrap.of_type(ROLE).values():
         written = [

@@ -286,6 +286,22 @@ def test_a_graph_without_a_safeguard_is_refused(graphs: dict[str, Recording], re
     assert violations(left)
 
 
+def test_the_pods_of_a_release_spread_and_a_drained_node_takes_one_at_a_time(graphs: dict[str, Recording]) -> None:
+    graph = graphs["prod"]
+    pod = graph.one(ROLLOUT, MODEL).at("spec", "template")
+    constraints = pod["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in constraints] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    for one in constraints:
+        assert (one["maxSkew"], one["whenUnsatisfiable"]) == (1, "ScheduleAnyway"), "a failed zone stops no pod"
+        assert one["matchLabelKeys"] == ["rollouts-pod-template-hash"], "the pods of one release, not of both"
+    (budget,) = graph.of_type("kubernetes:policy/v1:PodDisruptionBudget").values()
+    assert budget.at("spec", "maxUnavailable") == 1
+    labels = pod["metadata"]["labels"]
+    for selected in (budget.at("spec", "selector"), *(one["labelSelector"] for one in constraints)):
+        assert selected["matchLabels"].items() <= labels.items()
+    assert graph.one(ROLLOUT, MODEL).at("spec", "replicas") >= 2
+
+
 def _pods(graph: Recording) -> list[dict[str, Any]]:
     templates = [job.at("spec", "jobTemplate", "spec", "template") for job in graph.of_type(CRON_JOB).values()]
     templates += [rollout.at("spec", "template") for rollout in graph.of_type(ROLLOUT).values()]

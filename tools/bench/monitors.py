@@ -19,7 +19,7 @@ from tools.bench.figures import Figure
 from tools.bench.measured_process import run_measured
 
 if TYPE_CHECKING:
-    from pipelines.monitoring.column_drift import ColumnComparison
+    from pipelines.monitoring.column_comparison import ColumnComparison
     from pipelines.monitoring.monitor_findings import MonitorFinding
 
 ROWS = 1_000_000

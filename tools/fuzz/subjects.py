@@ -635,13 +635,14 @@ class AlarmEvent(Subject):
 
     def use(self, given: bytes) -> None:
         from pipelines.monitoring.alarm import read_alarm
+        from pipelines.promotion.alarm_report import AlarmReport
         from pipelines.promotion.comments.alarm_issue import render_question
 
         alarm = read_alarm(given)
         again = json.dumps({"action": alarm.kind, "client_payload": alarm.payload()}).encode()
         if read_alarm(again) != alarm or len(alarm.payload()) > 10:
             raise FaultError(f"the alarm changes on its way: {alarm}")
-        text = render_question(alarm, "accuracy", "team", "id", "")
+        text = render_question(alarm, "accuracy", "team", "id", "", AlarmReport(missing="it is gone"))
         if "@" in text.replace("@\u200b", "") or "<script" in text:
             raise FaultError(f"the issue has markup of the alarm: {text[:300]}")
 

@@ -15,7 +15,8 @@ from scipy import stats
 
 from pipelines.declarations.contract import Column
 from pipelines.declarations.data_monitoring import DataMonitorSettings
-from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift
+from pipelines.monitoring.column_comparison import ColumnComparison
+from pipelines.monitoring.column_drift import compare_column, judge_drift
 from pipelines.monitoring.column_profiles import profile_streams
 from pipelines.monitoring.volume import judge_volume
 from tools.simulate.rates import Run, Simulation

@@ -26,6 +26,12 @@ from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import hub_with
 from pipelines.declarations.alarm_events import NO_TOKEN
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model_responses import Hysteresis, ModelResponses
+from pipelines.monitoring.response_records import read_decisions
+from pipelines.monitoring.send_alarm import respond_to_reports
+from tests.aws import make_environment
+from tests.pipelines.monitoring.test_response_policy import report
 
 pytestmark = pytest.mark.slow
 
@@ -197,6 +203,37 @@ def test_eventbridge_that_is_down_takes_no_event(delivering: Delivering) -> None
         Faults(delivering.account.home.parent).inject("eventbridge-down", -1)
     delivering.put()
     assert len(delivering.await_arrivals(1)) == 1
+
+
+def test_an_alarm_of_a_monitor_outlives_outages_of_eventbridge_and_github_and_arrives_once(
+    delivering: Delivering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor's own code decides, fails to send, sends with its next run, and never again."""
+    for name, value in {**delivering.account.environ(), "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    dev, faults, lines = make_environment("dev"), Faults(delivering.account.home.parent), list[str]()
+    policy = ModelResponses(hysteresis=Hysteresis(alarms=1, of=1))
+
+    def run(day: int, *checks: str) -> None:
+        found = report(day, *checks).model_copy(update={"environment": "dev"})
+        respond_to_reports(dev, "m1", [found], policy, found.time, "mlops-dev", lines.append)
+
+    faults.inject("eventbridge-down", 60)
+    faults.inject("github-down", 60)
+    with pytest.raises(MlopsError, match="was not sent"):
+        run(0, "errors")
+    faults.inject("eventbridge-down", -1)
+    run(1)
+    ((decision,), unsent) = read_decisions(dev, "m1")
+    assert unsent == [], "EventBridge has it"
+    assert delivering.arrived() == []
+    faults.inject("github-down", -1)
+    (payload,) = delivering.await_arrivals(1)
+    assert payload["client_payload"]["id"] == decision.id
+    run(2)
+    delivering.put(reason="the last")
+    assert [one["client_payload"]["reason"] for one in delivering.await_arrivals(2)] == [decision.reason, "the last"]
 
 
 def test_a_token_that_is_not_set_is_tried_again_and_ends_in_the_queue(delivering: Delivering) -> None:

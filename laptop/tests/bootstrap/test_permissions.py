@@ -556,11 +556,42 @@ def test_the_preview_role_can_write_nothing(provisioned: Ready, preview: Caller,
         WRITES[action](preview, provisioned)
 
 
+REPORT = f"monitoring/models/{MODEL}/20260301T000000Z-0123456789ab.json"
+
+
+def test_a_deploy_role_reads_the_reports_about_models_and_nothing_else_in_the_logs_bucket(
+    provisioned: Ready, staging: Caller
+) -> None:
+    """It quotes them in issues. A bucket policy that lets everyone read adds nothing."""
+    others = [
+        REPORT.replace(".json", ".html"),
+        "monitoring/data/diabetes-patients/20260301T000000Z-1.json",
+        f"inference/{MODEL}/2026/03/01/00/pod-1.jsonl",
+        f"lineage/observe-{MODEL}/x.json",
+    ]
+    for environment in ("dev", "staging"):
+        for name in (REPORT, *others):
+            provisioned.operator["s3"].put_object(Bucket=bucket(environment, "logs"), Key=name, Body=b"{}")
+    found = staging["s3"].get_object(Bucket=bucket("staging", "logs"), Key=REPORT)
+    assert found["Body"].read() == b"{}"
+    listed = staging["s3"].list_objects_v2(Bucket=bucket("staging", "logs"), Prefix=f"monitoring/models/{MODEL}/")
+    assert REPORT in [one["Key"] for one in listed["Contents"]], "to find the report before"
+    for name in others:
+        with refused("s3:GetObject"):
+            staging["s3"].get_object(Bucket=bucket("staging", "logs"), Key=name)
+    for reader, environment in (("staging", "dev"), ("dev", "staging"), ("prod", "staging")):
+        with refused("s3:GetObject"):
+            provisioned.as_job(reader)["s3"].get_object(Bucket=bucket(environment, "logs"), Key=REPORT)
+    with refused("s3:PutObject"):
+        staging["s3"].put_object(Bucket=bucket("staging", "logs"), Key=REPORT, Body=b"{}")
+
+
 def test_the_preview_role_cannot_read_data(provisioned: Ready, preview: Caller) -> None:
     for purpose, name in (
         ("landing", "diabetes-patients/x.csv"),
         ("lake", "mlops_dev/t/data/x"),
         ("logs", "lineage/x"),
+        ("logs", REPORT),
     ):
         provisioned.operator["s3"].put_object(Bucket=bucket("dev", purpose), Key=name, Body=b"1")
         with refused("s3:GetObject"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ from pipelines.cluster.rollouts import served_bundle
 from pipelines.declarations.alarm_events import undelivered_queue
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project
+from pipelines.monitoring.model_report import ModelMonitorReport
+from pipelines.monitoring.monitor_findings import MonitorFinding
+from pipelines.monitoring.monitor_reports import write_report
 from pipelines.monitoring.response_policy import ResponseDecision
 from pipelines.monitoring.response_records import write_decision
 from pipelines.monitoring.send_alarm import send_alarm
@@ -73,7 +76,7 @@ class Answers:
     open_before: list[str] = field(default_factory=list)
     open_after: list[str] = field(default_factory=list)
 
-    def decision(self, name: str, response: Any, bundle: str, *checks: Any) -> ResponseDecision:
+    def decision(self, name: str, response: Any, bundle: str, *checks: Any, report: str = "") -> ResponseDecision:
         now = datetime.now(UTC)
         return ResponseDecision(
             id=name,
@@ -85,7 +88,27 @@ class Answers:
             reason=f"{checks[0]}: it is off",
             decided=now,
             window_end=now,
+            report=report,
         )
+
+    def write_report(self, bundle: str, hours_ago: int, verdict: Any, effect: float) -> str:
+        """Write a report about drift, as the monitor does, and return its name."""
+        now = datetime.now(UTC) - timedelta(hours=hours_ago)
+        drift = MonitorFinding(
+            check="input-drift", subject="bmi", verdict=verdict, figure=effect, threshold=0.04, rows=900, reason="moved"
+        )
+        found = ModelMonitorReport(
+            model=MODEL,
+            environment="dev",
+            bundle=bundle,
+            time=now,
+            window_start=now - timedelta(days=1),
+            window_end=now,
+            requests=900,
+            verdict=verdict,
+            findings=(drift,),
+        )
+        return write_report(self.dev, found, b"<html>")
 
     def answer(self, name: str, decision: ResponseDecision) -> None:
         """Send the alarm of a decision, and wait for the end of its run."""
@@ -128,7 +151,9 @@ def play(answers: Answers, files: dict[str, Path], faults: Faults) -> None:
         trial.release(files[file])
         answers.first, answers.second = answers.second, served_bundle(answers.dev.namespace, MODEL) or ""
 
-    ask = answers.decision("a1", "ask", answers.second, "input-drift")
+    answers.write_report(answers.first, 1, "ok", 0.01)
+    written = answers.write_report(answers.second, 0, "alarm", 0.2)
+    ask = answers.decision("a1", "ask", answers.second, "input-drift", report=written)
     answers.answer("ask", ask)
     answers.answer("ask again", ask)
 
@@ -170,6 +195,14 @@ def test_a_question_opens_one_issue_of_the_bot(answers: Answers) -> None:
     assert (issue["author"], issue["labels"], issue["state"]) == (BOT, ["alarm"], "open")
     assert issue["title"] == f"{MODEL} in dev: input-drift"
     assert "docs/on-call.md#input-drift" in issue["body"]
+
+
+def test_the_issue_has_the_report_read_with_the_role_of_the_workflow(answers: Answers) -> None:
+    body = answers.hub.server.issues()[0]["body"]
+    assert "| alarm | input-drift | bmi | 20.0% | 4.0% | 900 | moved |" in body
+    assert "- input-drift of bmi: ok (1.0%) → alarm (20.0%)" in body
+    direct = answers.hub.server.issues()[-1]["body"]
+    assert "The report is not shown here: the alarm names none." in direct
 
 
 def test_an_alarm_that_arrives_twice_does_nothing_more(answers: Answers) -> None:

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from pipelines.github.gh import Gh
 from pipelines.github.issues import raise_issue
+from tests.pipelines.github.fake_github import FakeGitHub, fake_github
 
 MARKER = "<!-- mlops:alarm m1 prod errors -->"
 
 
-class FakeGitHub(Gh):
-    """Keeps issues and comments."""
-
-    issues: list[dict[str, Any]]
-    comments: dict[int, list[dict[str, Any]]]
-    author: dict[str, str]
-
-    def list_all(self, path: str) -> list[dict[str, Any]]:
-        if path == "issues":
-            return [one for one in self.issues if one["state"] == "open"]
-        return self.comments.get(int(path.split("/")[1]), [])
-
-    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        assert method == "POST" and body is not None
-        made: dict[str, Any] = {**body, "user": self.author, "state": "open"}
-        if path.endswith("/comments"):
-            self.comments.setdefault(int(path.split("/")[-2]), []).append(made)
-            return made
-        made |= {"number": len(self.issues) + 1, "html_url": f"https://github.com/acme/mlops/issues/{len(self.issues)}"}
-        self.issues.append(made)
-        return made
-
-
 @pytest.fixture
 def github() -> FakeGitHub:
-    made = FakeGitHub(Path(), "acme/mlops")
-    for name, value in (("issues", []), ("comments", {}), ("author", {"type": "Bot"})):
-        object.__setattr__(made, name, value)
-    return made
+    return fake_github()
 
 
 def raised(github: FakeGitHub, alarm: str, marker: str = MARKER) -> tuple[int, bool]:

@@ -23,6 +23,7 @@ from pipelines.monitoring.model_monitor import examine_model, run_model_monitor
 from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_reports import find_report, read_model_report, report_names
+from pipelines.monitoring.request_log import RequestLog
 from pipelines.serving.golden import CHECK_REQUEST
 from pipelines.serving.request_metrics import BUCKETS
 from tests.aws import EmulatedAccount, make_environment
@@ -180,12 +181,54 @@ def test_requests_of_the_bundle_before_do_not_count_against_a_new_one(traffic: T
     assert verdicts(examine(traffic, since=NOW - timedelta(hours=5)), "served-bundle") == {"": "ok"}
 
 
-def test_clocks_ahead_are_noticed_and_their_requests_wait(traffic: Traffic) -> None:
+@pytest.mark.parametrize("ahead", [timedelta(minutes=20), timedelta(hours=2), timedelta(hours=14)], ids=str)
+def test_clocks_ahead_are_noticed_and_their_requests_wait(traffic: Traffic, ahead: timedelta) -> None:
     traffic.send(500)
-    traffic.send(300, at=NOW + timedelta(minutes=20))
+    traffic.send(300, at=NOW + ahead)
     report = examine(traffic)
     assert verdicts(report, "traffic") == {"": "ok", "clock": "watch"}
     assert report.rows == 500
+
+
+@pytest.mark.parametrize(
+    ("behind", "rows"), [(timedelta(minutes=20), 800), (timedelta(hours=14), 800), (timedelta(days=2), 500)], ids=str
+)
+def test_requests_of_a_clock_behind_belong_to_the_time_that_it_told(
+    traffic: Traffic, labelled: list[tuple[Any, ...]], behind: timedelta, rows: int
+) -> None:
+    traffic.send(500)
+    traffic.send(300, at=NOW - behind)
+    labelled += [(id_, truth) for id_, truth, _ in traffic.known]
+    report = examine(traffic, with_label_source())
+    assert report.rows == rows, "those of an earlier window are not judged again"
+    assert sum(one.labelled for one in report.accuracy if one.metric == report.accuracy[0].metric) == 800
+    assert report.labels is not None and report.labels.unknown == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "counts"),
+    [(timedelta(minutes=4), True), (timedelta(hours=-14), True), (timedelta(hours=14), False)],
+    ids=["minutes ahead", "hours behind", "hours ahead"],
+)
+def test_labels_of_a_clock_ahead_count_when_their_time_has_come_and_those_of_one_behind_at_once(
+    traffic: Traffic, labelled: list[tuple[Any, ...]], wrong: timedelta, counts: bool
+) -> None:
+    traffic.send(400)
+    labelled += [(id_, truth, NOW + wrong) for id_, truth, _ in traffic.known]
+    model = with_label_source()
+    report = examine(traffic, model)
+    assert report.labels is not None
+    assert (report.labels.joined, report.labels.invalid) == ((400, 0) if counts else (0, 400))
+    later = examine_model(traffic.environment, model, live_bundle(model), NOW + timedelta(hours=15))
+    assert later.labels is not None and later.labels.joined == 400
+
+
+def test_a_monitor_with_a_clock_behind_sees_what_it_can_and_says_that_clocks_differ(traffic: Traffic) -> None:
+    traffic.send(500)
+    traffic.send(300, at=NOW - timedelta(hours=12))
+    report = examine_model(traffic.environment, MODEL, live_bundle(MODEL), NOW - timedelta(hours=6))
+    assert report.rows == 300
+    assert verdicts(report, "traffic")["clock"] == "watch"
 
 
 def test_broken_lines_and_other_bundles_do_not_hide_the_rest(traffic: Traffic) -> None:
@@ -262,6 +305,29 @@ def test_labels_that_are_quick_judge_a_release_on_trial(
     )
 
 
+def test_a_trial_costs_no_second_read_of_hours_without_its_requests(
+    traffic: Traffic, labelled: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_label_source()
+    monkeypatch.setattr(
+        model_monitor, "read_bundle", lambda *given: replace(live_bundle(model), digest=given[2], since=given[3])
+    )
+    for hours in range(2, 20):
+        traffic.send(50, at=NOW - timedelta(hours=hours))
+    traffic.send(300, at=NOW - timedelta(minutes=30))
+    traffic.send(300, at=NOW - timedelta(minutes=30), bundle=OTHER)
+    labelled += [(id_, truth) for id_, truth, _ in traffic.known]
+    read: list[str] = []
+    content = RequestLog._content
+    monkeypatch.setattr(RequestLog, "_content", lambda log, key: read.append(key) or content(log, key))
+    report = examine(traffic, model)
+    (found,) = [one for one in report.findings if one.check == "trial-accuracy"]
+    assert (found.verdict, found.rows) == ("ok", 300)
+    twice = {key for key in read if read.count(key) > 1}
+    assert len(read) == traffic.objects + len(twice)
+    assert len(twice) == 2, "the objects of the hour of the trial"
+
+
 def test_a_release_on_trial_that_the_registry_does_not_have_is_unknown(
     traffic: Traffic, labelled: list[tuple[Any, ...]]
 ) -> None:
@@ -334,7 +400,7 @@ def test_a_group_of_one_is_never_shown_and_never_ok(traffic: Traffic, labelled: 
     labelled += [(id_, truth) for id_, truth, _ in traffic.known]
     report = examine(traffic, with_label_source())
     assert verdicts(report, "fairness")["difference of selection_rate by plan"] == "unknown"
-    assert "solo" not in {one.group for one in report.groups}
+    assert "solo" not in report.model_dump_json(exclude={"features"})
 
 
 def test_a_group_with_wrong_predictions_is_a_fairness_alarm(traffic: Traffic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +411,9 @@ def test_a_group_with_wrong_predictions_is_a_fairness_alarm(traffic: Traffic, mo
     report = examine(traffic, with_label_source())
     assert verdicts(report, "fairness")["difference of accuracy by region"] == "alarm"
     assert {one.group for one in report.groups if one.attribute == "region"} == {"north", "south"}
+    (found,) = [one for one in report.findings if one.subject == "difference of accuracy by region"]
+    assert "north: " in found.groups
+    assert "north" not in found.reason, "alarms, issues and commits quote the reason"
 
 
 def test_labels_are_read_from_their_table_since_the_oldest_window(account: EmulatedAccount, tmp_path: Any) -> None:

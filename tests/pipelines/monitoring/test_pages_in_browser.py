@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from pipelines.monitoring.column_drift import ColumnComparison, ShareBar
+from pipelines.monitoring.column_comparison import ColumnComparison, ShareBar
 from pipelines.monitoring.data_report import DataMonitorReport, VolumePoint
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_findings import DataCheck, MonitorFinding, MonitorVerdict

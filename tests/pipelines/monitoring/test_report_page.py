@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pipelines.monitoring import report_page
-from pipelines.monitoring.column_drift import ShareBar
+from pipelines.monitoring.column_comparison import ShareBar
 from pipelines.monitoring.data_report import VolumePoint
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
 

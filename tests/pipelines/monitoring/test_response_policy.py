@@ -196,6 +196,40 @@ def test_the_accuracy_of_a_release_on_trial_is_no_second_key_against_the_live_on
     assert decided(on_trial(0), by=policy(trial_accuracy="none")) is None
 
 
+@pytest.mark.parametrize("ahead", [timedelta(hours=14), 400 * DAY], ids=["time zone", "year"])
+def test_a_run_whose_clock_was_ahead_neither_decides_nor_silences_those_after_it(ahead: timedelta) -> None:
+    by = policy(errors="roll-back")
+    fine, bad = report(9), report(0, "errors")
+    fine = fine.model_copy(update={"window_end": bad.window_end + ahead, "time": bad.time + ahead})
+    assert response(decide([bad, fine], by, bad.time, [])) == "roll-back"
+    assert decide([report(0), fine.model_copy(update={"findings": bad.findings})], by, bad.time, []) is None
+
+    first = decided(bad, by=by)
+    assert first is not None
+    future = first.model_copy(update={"decided": bad.time + ahead})
+    assert response(decide([bad], by, bad.time, [future])) == "roll-back", "its cool-down would last for as long"
+    assert decide([bad], by, bad.time, [first]) is None
+
+
+def test_clocks_that_differ_by_minutes_change_nothing() -> None:
+    by = policy(errors="roll-back")
+    bad = report(0, "errors")
+    assert response(decide([bad], by, bad.time - timedelta(minutes=4), [])) == "roll-back"
+    first = decided(bad, by=by)
+    assert first is not None
+    assert decide([bad], by, bad.time - timedelta(minutes=4), [first]) is None
+
+
+def test_the_reason_names_what_was_found_and_no_group_of_people() -> None:
+    unfair = MonitorFinding(
+        check="fairness", subject="ratio of accuracy by sex", verdict="alarm", reason="1.66", groups="secret: 0.5"
+    )
+    found = decided(report(0).model_copy(update={"findings": (unfair,)}), by=policy(fairness="ask"))
+    assert found is not None
+    assert found.reason == "fairness of ratio of accuracy by sex: 1.66"
+    assert "secret" not in found.alarm().model_dump_json()
+
+
 def test_a_killed_monitor_decides_the_same_again() -> None:
     by = ModelResponses(hysteresis=AT_ONCE)
     one = decide([report(0, "errors")], by, START + DAY, [])

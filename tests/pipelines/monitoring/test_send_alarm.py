@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import urllib.request
+import uuid
 from datetime import timedelta
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -17,7 +23,8 @@ from pipelines.monitoring.monitor_reports import report_names, write_report
 from pipelines.monitoring.response_records import read_decisions
 from pipelines.monitoring.send_alarm import respond_to_newest, respond_to_reports
 from pipelines.registry import clients, store
-from tests.aws import EmulatedAccount, make_environment
+from tests.aws import ACCOUNT, REGION, EmulatedAccount, make_environment
+from tests.http_responder import Answer, http_server
 from tests.pipelines.monitoring.test_response_policy import DAY, START, report
 from tests.sample_project import PROJECT
 
@@ -99,6 +106,65 @@ def test_an_alarm_that_eventbridge_does_not_take_is_sent_by_the_next_run(
     assert read_decisions(prod, "m1")[1] == []
 
 
+@pytest.mark.parametrize("how", ["no answer", "503"])
+def test_an_alarm_during_an_outage_of_eventbridge_is_delivered_once_when_it_is_over(
+    prod: EnvironmentDescriptor, account: EmulatedAccount, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """With the real client, over HTTP, through a rule to a queue."""
+    queue = make_queue("mlops-prod.monitor.m1")
+    is_up = threading.Event()
+
+    def answer(_method: str, _path: str, body: bytes) -> Answer:
+        if is_up.is_set():
+            return put_events(account, body)
+        return None if how == "no answer" else (503, b"{}")
+
+    with http_server(answer) as endpoint:
+        once = Config(retries={"total_max_attempts": 1})
+        events, client = boto3.client("events", endpoint_url=endpoint, config=once), clients.client
+        monkeypatch.setattr(
+            clients, "client", lambda service, *where: events if service == "events" else client(service)
+        )
+        for _ in range(2):
+            with pytest.raises(MlopsError, match="was not sent"):
+                run(prod, 0, "errors")
+        assert received(queue) == []
+        is_up.set()
+        for day in range(1, 3):
+            run(prod, day)
+    ((decision,), unsent) = read_decisions(prod, "m1")
+    assert [one["id"] for one in received(queue)] == [decision.id]
+    assert unsent == []
+
+
+def make_queue(source: str) -> str:
+    """Create a queue that gets the events of a source, and return its URL."""
+    sqs, events = boto3.client("sqs"), boto3.client("events")
+    name = f"alarms-{uuid.uuid4().hex[:8]}"
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    events.put_rule(Name=name, EventPattern=json.dumps({"source": [source]}))
+    events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"}])
+    return str(url)
+
+
+def received(queue: str) -> list[dict[str, Any]]:
+    """Return the details of the events in a queue."""
+    found = boto3.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(one["Body"])["detail"] for one in found]
+
+
+def put_events(account: EmulatedAccount, body: bytes) -> Answer:
+    """Pass a request on to the account."""
+    headers = {
+        "Content-Type": "application/x-amz-json-1.1",
+        "X-Amz-Target": "AWSEvents.PutEvents",
+        "Authorization": f"AWS4-HMAC-SHA256 Credential=x/20260301/{REGION}/events/aws4_request",
+    }
+    request = urllib.request.Request(account.endpoint, data=body, headers=headers)
+    with urllib.request.urlopen(request) as answered:
+        return answered.status, answered.read()
+
+
 def test_a_monitor_killed_after_sending_sends_the_same_alarm_again(
     prod: EnvironmentDescriptor, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +202,21 @@ def test_the_newest_reports_are_judged_as_the_declaration_says(prod: Environment
         assert len(bus.sent) == day, "the declaration asks for two windows of three"
     newest = report_names(prod, model.name, "models")[0]
     assert f'"report": "{newest}"' in bus.sent[0]["Detail"]
+
+
+def test_reports_of_a_day_with_a_wrong_clock_do_not_hide_those_after_it(prod: EnvironmentDescriptor, bus: Bus) -> None:
+    """A monitor runs hourly, so the newest names would all be of the future."""
+    model = Project(PROJECT).model("diabetes-progression")
+    for hour in range(24):
+        moment = START + 9 * DAY + timedelta(hours=hour)
+        fine = report(0).model_copy(update={"model": model.name, "time": moment, "window_end": moment})
+        write_report(prod, fine, b"<html>")
+    lines: list[str] = []
+    for day in range(2):
+        write_report(prod, report(day, "errors").model_copy(update={"model": model.name}), b"<html>")
+        respond_to_newest(prod, model, "mlops-prod", START + (day + 1) * DAY, lines.append)
+    assert len(bus.sent) == 1
+    assert "reports of the future do not count, such as 20260310T230000Z-aaaaaaaaaaaa" in lines[0]
 
 
 def test_without_reports_nothing_happens(prod: EnvironmentDescriptor, bus: Bus) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.declarations.contract import Column
 from pipelines.declarations.data_monitoring import DataMonitorSettings
-from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift, judge_nulls
+from pipelines.monitoring.column_comparison import ColumnComparison
+from pipelines.monitoring.column_drift import compare_column, judge_drift, judge_nulls
 from pipelines.monitoring.column_profiles import profile_streams
 from pipelines.monitoring.data_checks import (
     QualityCounts,

@@ -12,14 +12,21 @@ from unittest import mock
 import pytest
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.github.gh import Gh
 from pipelines.github.issues import Issue
 from pipelines.monitoring.alarm import Alarm, read_declared_alarm
+from pipelines.monitoring.monitor_findings import MonitorFinding
+from pipelines.monitoring.monitor_reports import write_report
+from pipelines.promotion.alarm_report import AlarmReport
 from pipelines.promotion.comments.alarm_issue import render_question
 from pipelines.promotion.respond import respond
 from pipelines.promotion.response_plan import AlarmFacts, handled_before, reason_to_ignore
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry import store
 from pipelines.registry.response_outcomes import ResponseOutcome, read_outcomes, write_outcome
+from tests.aws import EmulatedAccount
+from tests.pipelines.github.fake_github import FakeGitHub, fake_github
+from tests.pipelines.monitoring.model_reports import full_report
 from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
 from tests.pipelines.promotion.test_rollback import serve
 
@@ -74,14 +81,28 @@ def test_a_storm_of_alarms_starts_one_training(recent: ResponseOutcome, hours: f
 
 def test_an_issue_shows_no_markup_of_the_alarm_and_links_the_runbook() -> None:
     asked = alarm(response="ask", reason="[x](http://evil) @everyone <b>", checks=("input-drift",), report="r-1")
-    text = render_question(asked, "input-drift", "team", "abc", "https://github.com/acme/mlops/actions/runs/1")
+    run = "https://github.com/acme/mlops/actions/runs/1"
+    text = render_question(asked, "input-drift", "team", "abc", run, AlarmReport(missing="it is gone"))
     assert "<b>" not in text and "@everyone" not in text
     assert "\\[x](http\u200b://evil)" in text, "an escaped bracket opens no link, nor does the address alone"
     assert "docs/on-call.md#input-drift" in text
-    assert f"mlops monitor show {MODEL} --env staging --report r-1" in text
+    assert f"mlops monitor show {MODEL} --kind model --env staging --report r-1" in text
     assert "<!-- alarm abc " in text
-    other = render_question(asked.model_copy(update={"reason": "y"}), "input-drift", "team", "abc", "")
+    assert "The report is not shown here: it is gone." in text
+    other = render_question(asked.model_copy(update={"reason": "y"}), "input-drift", "team", "abc", "", AlarmReport())
     assert text.splitlines()[0] != other.splitlines()[0], "a false alarm with the same id does not stand for this one"
+
+
+def test_an_issue_fits_into_what_github_accepts() -> None:
+    asked = alarm(response="ask", reason="é" * 400, checks=("input-drift",), report="r-1")
+    many = tuple(
+        MonitorFinding(check="input-drift", subject=f"column-{number}", verdict="alarm", figure=0.5, reason="|&<" * 80)
+        for number in range(5000)
+    )
+    found = AlarmReport(full_report().model_copy(update={"findings": many}))
+    text = render_question(asked, "input-drift", "team", "abc", "", found)
+    assert 50_000 < len(text) <= len(text.encode()) <= 60_000
+    assert " more, in the full report" in text
 
 
 @pytest.mark.parametrize(
@@ -127,7 +148,7 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Effects]:
     def train(_project: Any, models: list[str], _log: Any) -> None:
         found.trained += models
 
-    def ask(_project: Any, _gh: Any, _alarm: Any, alarm_id: str, _run: str) -> list[Issue]:
+    def ask(_project: Any, _gh: Any, _alarm: Any, alarm_id: str, _run: str, _found: Any) -> list[Issue]:
         found.asked.append(alarm_id)
         return [Issue(7, "https://github.com/acme/mlops/issues/7", is_new=True)]
 
@@ -136,6 +157,14 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Effects]:
         mock.patch("pipelines.promotion.respond.ask_people", ask),
     ):
         yield found
+
+
+def hosted(monkeypatch: pytest.MonkeyPatch) -> FakeGitHub:
+    """Return the repository on GitHub that responses use."""
+    made = fake_github()
+    monkeypatch.setattr(Gh, "find", lambda _root: made)
+    monkeypatch.setattr("pipelines.promotion.respond.replace", lambda gh, **_: gh)
+    return made
 
 
 def handle(world: World, one: Alarm) -> None:
@@ -213,6 +242,58 @@ def test_people_are_asked_once_about_an_alarm_that_arrives_twice(world: World, e
     handle(world, one)
     assert effects.asked == ["a1"]
     assert world.said[-2] == "opened issue 7"
+
+
+@pytest.mark.slow
+def test_the_issue_has_the_report_that_the_alarm_names_and_what_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (live,) = serve(world, 1)
+    github = hosted(monkeypatch)
+    drifted = MonitorFinding(check="input-drift", subject="bmi", verdict="alarm", figure=0.2, reason="20% moved")
+    names = []
+    for day, finding in enumerate((drifted.model_copy(update={"verdict": "ok", "figure": 0.01}), drifted)):
+        facts = {"model": MODEL, "environment": "staging", "bundle": live, "findings": (finding,)}
+        written = full_report().model_copy(update={**facts, "time": NOW + timedelta(days=day)})
+        names.append(write_report(world.staging, written, b"<html>"))
+    one = alarm(response="ask", bundle=live, id="a1", checks=("input-drift",), report=names[1])
+    handle(world, one)
+    (issue,) = github.issues
+    assert "| alarm | input-drift | bmi | 20.0% |" in issue["body"]
+    assert "- input-drift of bmi: ok (1.0%) → alarm (20.0%)" in issue["body"]
+    assert f"mlops monitor report {MODEL} --kind model --env staging --report {names[1]}" in issue["body"]
+
+    handle(world, one.model_copy(update={"id": "a2", "report": names[0]}))
+    (comment,) = github.comments[1]
+    assert "| ok | input-drift | bmi |" in comment["body"]
+
+
+@pytest.mark.slow
+def test_people_are_asked_even_if_the_report_cannot_be_shown(
+    world: World, account: EmulatedAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (live,) = serve(world, 1)
+    github = hosted(monkeypatch)
+    bucket, name = world.staging.logs_bucket, "20260301T000000Z-other"
+    of_another = full_report().model_copy(update={"model": "another", "environment": "staging"}).model_dump_json()
+    other = f"monitoring/models/{MODEL}/{name}"
+    for key, content in ((f"{other}.json", of_another), (f"{other}2.json", "{}")):
+        store.put(bucket, key, content.encode(), content_type="application/json")
+    expected = {
+        None: "the alarm names none",
+        "20260101T000000Z-gone": "the logs bucket does not have it",
+        name: "it is about another model or environment",
+        f"{name}2": "it cannot be read, or is damaged",
+        "denied": "the deploy role may not read it; run bootstrap again",
+    }
+    for number, (report, reason) in enumerate(expected.items()):
+        if report == "denied":
+            account.denied.add(bucket)
+        checks = (f"check-{number}",)
+        handle(world, alarm(response="ask", bundle=live, id=f"a{number}", checks=checks, report=report))
+        assert f"The report is not shown here: {reason}" in github.issues[-1]["body"]
+    account.denied.clear()
+    assert len(github.issues) == len(expected)
 
 
 @pytest.mark.slow

@@ -84,18 +84,28 @@ def test_differences_alarms_and_responses_are_shown() -> None:
     )
     assert "    rollout    sha256:bbbbbbbbbbbb, Paused" in shown
     assert "    monitor    alarm: errors, 2026-03-02 00:00 UTC" in shown
+    assert "               what it found: mlops monitor show m1 --kind model --env prod" in shown
     assert f"    alarm      2026-03-02 00:00 UTC roll-back: errors: errors is off (open, {found.id})" in shown
     assert "    response   2026-02-28 21:00 UTC retrain, done: started the workflow train" in shown
 
 
 def test_what_is_not_visible_says_why() -> None:
     assert lines(is_up=False, unseen={"environment": "no credentials"}) == [
-        "prod: not up",
+        "prod: not visible",
         "  environment not visible: no credentials",
     ]
+    assert lines(is_up=False) == ["prod: not up"]
     assert "    rollout    not visible: the cluster does not respond" in lines(
         model(unseen={"rollout": "the cluster does not respond"})
     )
+
+
+def test_a_monitor_that_no_longer_runs_is_overdue_whatever_it_found_last() -> None:
+    run = MonitorRun(NOW, "ok", "r-1", is_overdue=True)
+    assert lines(model(monitor=run))[-2:] == [
+        "    monitor    ok, 2026-03-02 00:00 UTC, overdue",
+        "               why it does not run: mlops logs observe-m1 --env prod",
+    ]
 
 
 def test_json_has_everything() -> None:
@@ -105,6 +115,7 @@ def test_json_has_everything() -> None:
         "verdict": "ok",
         "report": "r-1",
         "alarms": [],
+        "is_overdue": False,
     }
 
 
@@ -134,6 +145,10 @@ def test_an_alarm_is_open_until_it_is_answered(world: World) -> None:
         found = read_model(world.staging, MODEL, live, "", now)
         assert found.open_alarms == []
         assert [one.id for one in found.responses] == [decision.id]
+        for hours, is_overdue in ((25, False), (27, True)):
+            at = now + timedelta(hours=hours)
+            seen = read_model(world.staging, MODEL, live, "", at, silence=timedelta(hours=26)).monitor
+            assert seen is not None and seen.is_overdue is is_overdue
         later = read_model(world.staging, MODEL, live, "", now + timedelta(days=15))
         assert later.responses == []
 
@@ -160,7 +175,7 @@ def test_a_target_that_cannot_be_reached_is_not_visible(world: World) -> None:
     target = WorldTarget(world, world.apply)
     with mock.patch.object(WorldTarget, "connect", side_effect=MlopsError("no AWS credentials", fix="sign in")):
         found = read_status(target, "staging")
-    assert (found.is_up, found.unseen) == (False, {"environment": "no AWS credentials"})
+    assert (found.is_up, found.unseen) == (False, {"environment": "no AWS credentials; fix: sign in"})
     with pytest.raises(MlopsError, match="stagging"):
         read_status(target, "stagging")
 
@@ -173,7 +188,7 @@ def test_a_dataset_is_shown_where_it_has_a_monitor(given: bool, tmp_path: Path) 
     with (
         mock.patch.object(module, "_descriptor", side_effect=lambda _, name: SimpleNamespace(name=name)),
         mock.patch.object(module, "read_model", return_value=model()),
-        mock.patch.object(module, "read_dataset", side_effect=lambda _, name: DatasetStatus(name)),
+        mock.patch.object(module, "read_dataset", side_effect=lambda _, name, _expected: DatasetStatus(name)),
     ):
         shown = [[each.dataset for each in read_status(target, one).datasets] for one in ("dev", "staging")]
     assert shown == [list(Project(root).dataset_names) if given else [], []]
