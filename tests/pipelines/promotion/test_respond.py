@@ -64,8 +64,9 @@ def test_an_alarm_about_another_bundle_is_ignored_whatever_it_requests() -> None
         (outcome(outcome="ignored"), 24, False),
         (outcome(response="ask"), 24, False),
         (outcome(at=NOW + timedelta(minutes=5)), 24, True),
+        (outcome(at=NOW + timedelta(minutes=11)), 24, False),
     ],
-    ids=["within", "after", "ignored", "another response", "clock ahead"],
+    ids=["within", "after", "ignored", "another response", "clock ahead", "of the future"],
 )
 def test_a_storm_of_alarms_starts_one_training(recent: ResponseOutcome, hours: float, ignored: bool) -> None:
     assert bool(reason_to_ignore(alarm(), facts(recent), hours)) is ignored
