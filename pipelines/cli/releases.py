@@ -170,6 +170,7 @@ def history(
     Each record names the bundle, its dataset version and source commit, and the approvers.
     """
     from pipelines.promotion.history import at_time, check_history, describe, read_history
+    from pipelines.registry.ledger import find_false_dates
 
     project = Project.find()
     project.model(model)
@@ -181,11 +182,14 @@ def history(
     entries = read_history(folder, model, descriptor, verify=verifying)
     if verifying and opened is not None:
         check_history(opened.descriptors(), environment, model, entries)
+    false_dates = find_false_dates(entries)
     if when is not None:
         found = at_time(entries, when)
         entries = [found] if found is not None else []
     for entry in entries:
         click.echo(entry.record.model_dump_json() if as_json else describe(entry))
+    for said in false_dates:
+        click.echo(f"warning: {said} (docs/on-call.md#a-record-has-a-false-date)", err=True)
     if not entries:
         click.echo(f"no bundle of {model} ran in {environment}" + (f" at {moment}" if moment else ""))
     elif verifying:

@@ -299,15 +299,16 @@ def tag_of(batch: str) -> str:
 
 def find_batch(table: Table, batch: str) -> Snapshot | None:
     """Find the snapshot that first added a batch to the current version of a table; None if it has none of its rows."""
-    return next(iter(_snapshots_of(table, batch)), None)
+    return next(iter(find_snapshots(table, batch)), None)
 
 
 def replay_tag(table: Table, batch: str) -> str:
     """Return the tag of the next snapshot that adds rows of a batch that was ingested before."""
-    return f"{tag_of(batch)}-{len(_snapshots_of(table, batch)) + 1}"
+    return f"{tag_of(batch)}-{len(find_snapshots(table, batch)) + 1}"
 
 
-def _snapshots_of(table: Table, batch: str) -> list[Snapshot]:
+def find_snapshots(table: Table, batch: str) -> list[Snapshot]:
+    """Find the snapshots that added rows of a batch to the current version of a table, the oldest first."""
     return [
         snapshot
         for snapshot in history(table)

@@ -30,6 +30,7 @@ from pipelines.data.catalog import (
     evolve,
     existing_keys,
     find_batch,
+    find_snapshots,
     has_expired_history,
     history,
     known_sources,
@@ -67,6 +68,7 @@ from pipelines.registry.store import split_url
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
 
     from pipelines.data.validate import Validation
 
@@ -98,6 +100,7 @@ class IngestedFile:
         digest: digest of the file's content, which identifies the batch; of its key and ETag if it is too large.
         scratch: folder for temporary files.
         replayed: the record of the batch if its good rows are in the table, and only its quarantined rows are checked.
+        additions: number of times that rows of the batch had been added to the table when `replayed` was read.
         run: identifies the run of the job.
     """
 
@@ -109,6 +112,7 @@ class IngestedFile:
     digest: str
     scratch: Path
     replayed: BatchRecord | None = None
+    additions: int = 0
     run: str = ""
 
     def record(self, **facts: Any) -> BatchRecord:
@@ -163,7 +167,7 @@ def ingest(
         with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
             ingestion = replace(_download(descriptor, contract, table, file, Path(folder)), run=run)
             if replay:
-                ingestion = replace(ingestion, replayed=_replayed(ingestion))
+                ingestion = _with_quarantine(ingestion)
             if ingestion.replayed is None and (done := _done(ingestion, again=bool(only), replay=replay)) is not None:
                 log(f"{file.name}: {done}")
                 continue
@@ -231,6 +235,14 @@ def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract,
     if not batches:
         return
     digest, snapshot = batches[-1]  # a later version may be one of table maintenance
+    _finish_record(descriptor, contract, digest, snapshot)
+
+
+def _finish_record(descriptor: EnvironmentDescriptor, contract: Contract, digest: str, snapshot: Snapshot) -> None:
+    """Complete the record of a batch whose newest rows a snapshot added. Idempotent.
+
+    The job that added them writes the same, if it still runs.
+    """
     record = read_record(descriptor, contract.name, digest)
     if record is None:
         return
@@ -252,14 +264,20 @@ def _download(
     return IngestedFile(descriptor, contract, table, file, path, digest_of_file(path), scratch)
 
 
-def _replayed(ingestion: IngestedFile) -> BatchRecord | None:
-    """Return the record of a batch whose good rows are in the table and whose quarantined rows can be checked again."""
+def _with_quarantine(ingestion: IngestedFile) -> IngestedFile:
+    """Add the record of a batch whose good rows are in the table and whose quarantined rows can be checked again."""
     if ingestion.path is None:
-        return None
+        return ingestion
+    table = ingestion.table.refresh()
+    added = find_snapshots(table, ingestion.digest)
+    if added:
+        _finish_record(ingestion.descriptor, ingestion.contract, ingestion.digest, added[-1])
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
-    if find_batch(ingestion.table.refresh(), ingestion.digest) is None and not _has_expired(ingestion.table, record):
-        return None
-    return record if record is not None and record.quarantined else None
+    if not added and not _has_expired(table, record):
+        return ingestion
+    if record is None or not record.quarantined:
+        return ingestion
+    return replace(ingestion, replayed=record, additions=len(added))
 
 
 def _has_expired(table: Table, record: BatchRecord | None) -> bool:
@@ -407,7 +425,13 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
 
     descriptor, contract, digest = ingestion.descriptor, ingestion.contract, ingestion.digest
     table = evolve(ingestion.table.refresh(), contract)
-    added = find_batch(table, digest)
+    _finish_latest_record(descriptor, contract, table)  # of a job that was killed while this one ran
+    added = find_snapshots(table, digest)
+    if ingestion.replayed is not None and len(added) != ingestion.additions:
+        raise MlopsError(
+            f"{ingestion.file.name}: another job released rows of it at the same time",
+            fix="run the command again when that job has ended",
+        )
     keys = existing_keys(table, contract.primary_key)
     read_table = partial(read_columns, descriptor)
     with validate(batch, contract, ingestion.scratch, existing_keys=keys, read_table=read_table) as checked:
@@ -422,7 +446,8 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
         )
         if ingestion.replayed is not None:
             return _replay(ingestion, ingestion.replayed, record, table, checked)
-        if added is not None:  # by a concurrent job, which has also written the record
+        if added:  # by a concurrent job, whose record this job may have replaced by its own
+            _finish_record(descriptor, contract, digest, added[-1])
             return read_record(descriptor, contract.name, digest) or record
         if summary.quarantined:
             _upload_quarantined(ingestion, checked)

@@ -232,7 +232,7 @@ def _release(descriptor: EnvironmentDescriptor, model: str, entry: Entry, *, is_
         number=entry.record.number,
         bundle=event.live,
         ended=event.before,
-        at=event.at,
+        at=entry.at,
         action=event.action,
         is_live=is_live,
     )

@@ -125,7 +125,7 @@ def find_live(descriptor: EnvironmentDescriptor, model: str) -> LiveBundle | Non
     entry = Ledger(descriptor, model).went_live()
     if entry is None or entry.event.live is None:
         return None
-    return read_bundle(descriptor, model, entry.event.live, entry.event.at)
+    return read_bundle(descriptor, model, entry.event.live, entry.at)
 
 
 def read_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str, since: datetime) -> LiveBundle:

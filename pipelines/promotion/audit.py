@@ -17,9 +17,11 @@ from pipelines.promotion.disagreement import (
     until_live,
 )
 from pipelines.promotion.pod_endpoints import running_bundles
-from pipelines.registry.ledger import Entry, Ledger
+from pipelines.registry.ledger import Entry, Ledger, find_false_dates
 from pipelines.registry.ledger_witnesses import check_ledger
 from pipelines.targets import Target
+
+FALSE_DATE = "find out who wrote it, then release again (docs/on-call.md#a-record-has-a-false-date)"
 
 
 def audit(target: Target, environment: str, log: Log) -> bool:
@@ -47,6 +49,7 @@ def audit(target: Target, environment: str, log: Log) -> bool:
         try:
             check_ledger(descriptors, environment, model)
             ledgers[model] = list(until_live(Ledger(descriptor, model).back()))
+            differences += [f"{said}; fix: {FALSE_DATE}" for said in find_false_dates(reversed(ledgers[model]))]
         except MlopsError as error:  # the other models are still compared
             differences.append(f"{model}: {error.what}; fix: {error.fix}")
     drift = target.drift(environment)

@@ -43,7 +43,7 @@ def explain_attempt(entries: Iterable[Entry], bundle: str) -> str:
         event = entry.event
         if event.to == bundle and event.result in ("refused", "failed"):
             ended = f"was refused by {event.reason}" if event.result == "refused" else f"failed: {event.reason}"
-            return f"its deployment of {event.at:%Y-%m-%d %H:%M} UTC {ended} (record {entry.record.number})"
+            return f"its deployment of {entry.at:%Y-%m-%d %H:%M} UTC {ended} (record {entry.record.number})"
     return ""
 
 
@@ -72,7 +72,7 @@ def explain_drift(entries: Iterable[Entry], model: str) -> str:
         model: the model's name.
     """
     for entry in until_live(entries):
-        event, when = entry.event, f"record {entry.record.number} of {entry.event.at:%Y-%m-%d %H:%M} UTC"
+        event, when = entry.event, f"record {entry.record.number} of {entry.at:%Y-%m-%d %H:%M} UTC"
         if event.action == "rollback" and event.result == "verified":
             return f"{model}: a rollback moved traffic ({when}); the next deployment updates the state of its Rollout"
         if event.result == "failed" and event.live is not None:

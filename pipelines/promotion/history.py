@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def read_history(
         )
     known = read_copy(folder, model)
     fetched: list[Entry] = []
+    times: dict[int, datetime] = {}
     if descriptor is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(described, descriptor.model_dump_json())
-        fetched = fetch_new(folder, model, descriptor, known)
+        ledger = Ledger(descriptor, model)
+        times = ledger.stored_times()
+        fetched = fetch_new(folder, ledger, max(times, default=0), known)
     read = read_entry if verify else read_unsigned
     try:
         entries = [read(content, current, model, number) for number, content in enumerate(known, 1)]
@@ -59,7 +63,7 @@ def read_history(
     except BrokenLedgerError as error:
         fix = f"if only the copy is damaged, delete {_copy(folder, model)} and run this again; {error.fix}"
         raise BrokenLedgerError(error.what, fix=fix.rstrip("; ")) from None
-    return entries + fetched
+    return [replace(entry, stored=times.get(entry.record.number)) for entry in entries + fetched]
 
 
 def check_history(
@@ -86,13 +90,13 @@ def check_history(
         )
 
 
-def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known: Sequence[bytes]) -> list[Entry]:
+def fetch_new(folder: Path, ledger: Ledger, newest: int, known: Sequence[bytes]) -> list[Entry]:
     """Fetch the records that the copy lacks, verify them, and add them to the copy.
 
     Args:
         folder: folder with the copies of this environment's ledgers.
-        model: the model's name.
-        descriptor: the environment.
+        ledger: the ledger.
+        newest: number of its newest record.
         known: the envelopes in the copy.
 
     Returns:
@@ -102,8 +106,7 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
         BrokenLedgerError: the registry has fewer records than the copy, or a different record in the last place of the
             copy; or a new record is invalid or does not follow its predecessor.
     """
-    ledger = Ledger(descriptor, model)
-    newest = ledger.newest()
+    descriptor, model = ledger.descriptor, ledger.model
     if newest < len(known):
         raise BrokenLedgerError(
             f"the ledger of {model} in {descriptor.name} has {newest} records; the copy has {len(known)}",
@@ -111,7 +114,8 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
         )
     with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
         # The last known record is fetched again: it links to all earlier ones.
-        envelopes = list(pool.map(ledger.envelope, range(max(len(known), 1), newest + 1)))
+        stored = pool.map(ledger.stored, range(max(len(known), 1), newest + 1))
+        envelopes = [each.content for each in stored]
     if known and envelopes.pop(0) != known[-1]:
         raise BrokenLedgerError(
             f"record {len(known)} of {model} in {descriptor.name} differs from the copy",
@@ -139,7 +143,7 @@ def _copy(folder: Path, model: str) -> Path:
 def at_time(entries: Sequence[Entry], moment: datetime) -> Entry | None:
     """Return the entry of the bundle that was live at a given time; None if none was live."""
     changed = ("verified", "withdrawn")
-    before = [entry for entry in entries if entry.event.result in changed and entry.event.at <= moment]
+    before = [entry for entry in entries if entry.event.result in changed and entry.at <= moment]
     return before[-1] if before and before[-1].event.live is not None else None
 
 
@@ -147,7 +151,7 @@ def describe(entry: Entry) -> str:
     """Format an entry in a few lines."""
     event = entry.event
     lines = [
-        f"{entry.record.number:>5}  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.action} {event.result}",
+        f"{entry.record.number:>5}  {entry.at:%Y-%m-%d %H:%M:%S} UTC  {event.action} {event.result}",
         f"       {event.before or 'none'} → {'none' if event.result == 'withdrawn' else event.to}",
     ]
     if event.pull_request is not None or event.approvers or event.actor:

@@ -27,6 +27,21 @@ REQUIREMENTS = Path("requirements", "serving.txt")
 LONGEST_SECONDS = 300
 """Time limit of the check of all bundles."""
 
+LONGEST_INSTALLATION = 600
+"""Time limit of the installation of its packages, in seconds."""
+
+_INSTALLER = (
+    *("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+)
+"""Environment variables of the installer, and those that begin with `UV_`."""
+
+_PIN = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.!+_-]+"
+    r"(\s*;((?!--)[^#@\\])*?)?(\s+--hash=sha256:[0-9a-f]{64})+"
+)
+"""A pin: name, extras, version, marker and hashes."""
+
 _HERE = Path(__file__).parents[2]
 """Source of the gates."""
 
@@ -95,6 +110,8 @@ def _run_check(python: Path, source: Path, held: Path, packages: Path) -> dict[s
 def _interpreter(requirements: Path, folder: Path) -> Path:
     """Return a Python that has exactly the pinned packages of an image: this one, or a new one in `folder`.
 
+    Nothing of a package runs: only wheels are installed, which are unpacked, and no source distribution is built.
+
     Raises:
         MlopsError: the image has no pins, or they cannot be installed.
     """
@@ -104,19 +121,53 @@ def _interpreter(requirements: Path, folder: Path) -> Path:
         raise MlopsError(f"the commit of the image has no {REQUIREMENTS}", fix="build a newer image") from None
     if has_packages(text):
         return Path(sys.executable)
+    check_pins(text)
     uv = str(Path(sys.executable).with_name("uv"))
     python = folder / "bin" / "python"
+    wheels = ["--require-hashes", "--only-binary", ":all:", "-r", str(requirements)]
     for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
-        [uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(requirements)],
+        [uv, "venv", "--quiet", "--no-config", "--python", sys.executable, str(folder)],
+        [uv, "pip", "install", "--quiet", "--no-config", "--python", str(python), *wheels],
     ):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command,
+                env=_installer_environment(os.environ),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LONGEST_INSTALLATION,
+            )
         except FileNotFoundError:
             raise MlopsError(f"{uv} does not exist", fix="run `make setup`") from None
+        except subprocess.TimeoutExpired:
+            raise MlopsError(f"the packages of the image took more than {LONGEST_INSTALLATION} s to install") from None
         if done.returncode:
-            raise MlopsError(f"the packages of the image cannot be installed: {done.stderr.strip()[-500:]}")
+            raise MlopsError(
+                f"the packages of the image cannot be installed as wheels: {done.stderr.strip()[-500:]}",
+                fix="pin releases that have wheels, and build a newer image",
+            )
     return python
+
+
+def _installer_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that an installation needs: paths, the package index and the way to it."""
+    return {name: value for name, value in environ.items() if name in _INSTALLER or name.startswith("UV_")}
+
+
+def check_pins(pins: str) -> None:
+    """Check that a lock file has nothing but pins with hashes. Options could change what is installed, and from where.
+
+    Raises:
+        MlopsError: it has something else.
+    """
+    for line in re.sub(r"\\\n", " ", pins).splitlines():
+        said = line.partition(" #")[0].strip()
+        if said and not said.startswith("#") and not _PIN.fullmatch(said):
+            raise MlopsError(
+                f"{REQUIREMENTS} of the image has {said[:100]!r}: expected only pins such as `name==1.0 --hash=sha256:…`",
+                fix="run `make lock`, and build a newer image",
+            )
 
 
 def has_packages(pins: str) -> bool:

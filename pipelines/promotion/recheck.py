@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,6 +28,9 @@ MOST_WITHOUT_VERDICT = 5
 
 OLDEST = timedelta(days=28)
 """Age of a run that is not run again. GitHub allows 30 days ("Re-running workflows and jobs")."""
+
+PAGE, MOST_PAGES = 100, 10
+"""Runs in one listing, and listings: GitHub lists no more than 1,000 runs of a commit."""
 
 Action = Literal["rerun", "renew", "leave"]
 
@@ -80,34 +82,61 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) 
 def recheck(project: Project, log: Log) -> None:
     """Run the gates again for every open pull request that only has to wait.
 
+    Pull requests from forks are left out: they get no role.
+
     Raises:
-        MlopsError: GitHub refuses. Earlier pull requests were handled.
+        MlopsError: GitHub refuses. The other pull requests were handled.
     """
     gh, now = Gh.find(project.root), datetime.now(UTC)
-    fields = "number,headRefOid,isCrossRepository"
-    listed = json.loads(gh.run("pr", "list", "--state", "open", "--base", "main", "--limit", "200", "--json", fields))
-    for pull in listed:
-        if pull["isCrossRepository"]:  # a fork gets no role
+    refused: list[MlopsError] = []
+    for pull in gh.list_all("pulls"):
+        if pull["base"]["ref"] != "main" or not _is_here(gh, pull["head"]["repo"]):
             continue
-        run = _newest_run(gh, pull["headRefOid"])
-        outcomes = _outcomes(gh, pull["number"]) if run is not None and run.conclusion != "success" else {}
-        action, why = decide(run, outcomes, now)
-        if action == "rerun" and run is not None:
-            gh.run("run", "rerun", str(run.number), "--failed")
-        elif action == "renew":
-            renew(gh, pull["number"])
-        log(f"pull request {pull['number']}: {'gates started again' if action != 'leave' else 'skipped'}: {why}")
+        try:
+            said = _recheck_one(gh, int(pull["number"]), str(pull["head"]["sha"]), now)
+        except MlopsError as error:
+            refused.append(error)
+            said = error.what
+        log(f"pull request {pull['number']}: {said}")
+    if refused:
+        raise MlopsError("; ".join(error.what for error in refused), fix=refused[0].fix)
 
 
-def _newest_run(gh: Gh, commit: str) -> GateRun | None:
-    fields = "databaseId,attempt,status,conclusion,createdAt"
-    query = ("--workflow", WORKFLOW, "--commit", commit, "--limit", "1", "--json", fields)
-    found: list[dict[str, Any]] = json.loads(gh.run("run", "list", *query))
-    if not found:
-        return None
-    first = found[0]
-    created = datetime.fromisoformat(first["createdAt"])
-    return GateRun(first["databaseId"], first["attempt"], first["status"], first["conclusion"] or "", created)
+def _recheck_one(gh: Gh, number: int, commit: str, now: datetime) -> str:
+    """Run the gates of a pull request again if it only has to wait; return what was done and why."""
+    run = find_newest_run(gh, commit)
+    outcomes = _outcomes(gh, number) if run is not None and run.conclusion != "success" else {}
+    action, why = decide(run, outcomes, now)
+    if action == "rerun" and run is not None:
+        gh.run("run", "rerun", str(run.number), "--failed")
+    elif action == "renew":
+        renew(gh, number)
+    return f"{'gates started again' if action != 'leave' else 'skipped'}: {why}"
+
+
+def find_newest_run(gh: Gh, commit: str) -> GateRun | None:
+    """Return the newest run of the gates on a commit of this repository; None if there is none.
+
+    A fork can have the same commit, and its runs do not count.
+
+    Raises:
+        MlopsError: GitHub refuses.
+    """
+    for page in range(1, MOST_PAGES + 1):
+        query = f"head_sha={commit}&per_page={PAGE}&page={page}"
+        found: list[dict[str, Any]] = gh.get(f"actions/workflows/{WORKFLOW}/runs?{query}")["workflow_runs"]
+        for run in found:
+            if _is_here(gh, run["head_repository"]):
+                created = datetime.fromisoformat(run["created_at"])
+                return GateRun(run["id"], run["run_attempt"], run["status"], run["conclusion"] or "", created)
+        if len(found) < PAGE:
+            return None
+    return None
+
+
+def _is_here(gh: Gh, repository: Mapping[str, Any] | None) -> bool:
+    """Return whether a repository is the one of `gh`; GitHub knows no repository of a deleted fork."""
+    return repository is not None and str(repository["full_name"]).lower() == gh.repository.lower()
 
 
 def _outcomes(gh: Gh, number: int) -> dict[str, Outcome]:

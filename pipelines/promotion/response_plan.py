@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pipelines.monitoring.alarm import Alarm
 from pipelines.promotion.rollback_plan import TrafficFacts, may_roll_back_automatically
-from pipelines.registry.ledger import words
+from pipelines.registry.ledger import CLOCK_DIFFERENCE, words
 from pipelines.registry.response_outcomes import ResponseOutcome
 
 
@@ -59,9 +59,9 @@ def reason_to_ignore(alarm: Alarm, facts: AlarmFacts, cool_down_hours: float) ->
     if alarm.bundle is not None and alarm.bundle not in facts.concerned:
         return f"{alarm.bundle} is no longer live in {alarm.environment}; there is nothing to do"
     if alarm.wanted == "retrain":
-        since = facts.now - timedelta(hours=cool_down_hours)
+        since, latest = facts.now - timedelta(hours=cool_down_hours), facts.now + CLOCK_DIFFERENCE
         for one in facts.recent:
-            if (one.response, one.outcome) == ("retrain", "done") and one.at > since:
+            if (one.response, one.outcome) == ("retrain", "done") and since < one.at <= latest:
                 return f"an alarm started a training at {one.at:%Y-%m-%d %H:%M} UTC already"
     return ""
 

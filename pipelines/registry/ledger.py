@@ -5,6 +5,9 @@ the digest of the envelope before it. So no record can be changed, removed from 
 
 The bucket keeps every version of an object. So a record that was deleted or replaced at the end of the chain leaves a
 version, which every read looks for. `ledger_witnesses` finds records that are gone with all their versions.
+
+A writer chooses the date in its record, and S3 the time at which it stored it. A date that differs too much does not
+count; see `Entry.at`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -42,7 +45,7 @@ MOST_SEEN = 4
 """Maximum number of other ledgers in a record."""
 
 CLOCK_DIFFERENCE = timedelta(minutes=10)
-"""Difference between the clocks of two writers: AWS KMS accepts requests up to five minutes early or late."""
+"""Difference between two clocks, at most: AWS KMS accepts requests up to five minutes early or late."""
 
 LONGEST_ATTEMPT = timedelta(days=1)
 """Time within which an attempt that failed to record its result may try again."""
@@ -191,15 +194,26 @@ class Entry:
     Attributes:
         record: the record.
         digest: digest of its envelope.
+        stored: when S3 stored it; None if that is not known, as in a copy.
     """
 
     record: Record
     digest: str
+    stored: datetime | None = field(default=None, compare=False)
 
     @property
     def event(self) -> Event:
         """The event of the record."""
         return self.record.event
+
+    @property
+    def at(self) -> datetime:
+        """When the attempt ended: the date in the record, or when S3 stored it if the two differ too much.
+
+        No writer can choose the second. So a false date neither keeps later records out nor makes a soak longer.
+        """
+        stated = self.event.at
+        return self.stored if self.stored is not None and abs(stated - self.stored) > CLOCK_DIFFERENCE else stated
 
 
 class Ledger:
@@ -219,14 +233,13 @@ class Ledger:
         self._read: dict[int, Entry] = {}  # never changes, unless it is tampered with; used to find attempts only
 
     def head(self) -> Entry | None:
-        """Return the newest record, verified; None if the ledger is empty.
+        """Return the newest record, with its signature and its link verified; None if the ledger is empty.
 
         Raises:
-            BrokenLedgerError: the record does not verify.
+            BrokenLedgerError: the record does not verify, or does not follow the one before it.
             MlopsError: the registry cannot be read.
         """
-        number = self.newest()
-        return self.entry(number) if number else None
+        return next(self.back(), None)
 
     def went_live(self) -> Entry | None:
         """Return the newest verified promotion or rollback: the record of the live bundle; None if there is none.
@@ -246,19 +259,18 @@ class Ledger:
         Raises:
             BrokenLedgerError: the record does not exist or does not verify.
         """
-        return read_entry(self.envelope(number), self.descriptor, self.model, number)
+        stored = self.stored(number)
+        return replace(read_entry(stored.content, self.descriptor, self.model, number), stored=stored.modified)
 
-    def envelope(self, number: int) -> bytes:
-        """Return the stored bytes of the record with this number.
+    def stored(self, number: int) -> store.Stored:
+        """Return the object of the record with this number.
 
         Raises:
             BrokenLedgerError: the record does not exist, or is too large.
         """
         key = self._key(number)
         try:
-            return store.get(
-                self.descriptor.registry_bucket, key, limit=signing.LARGEST_ENVELOPE, client=self._client
-            ).content
+            return store.get(self.descriptor.registry_bucket, key, limit=signing.LARGEST_ENVELOPE, client=self._client)
         except store.NotFoundError:
             where = f"s3://{self.descriptor.registry_bucket}/{key}"
             raise BrokenLedgerError(f"{where} is missing, but the ledger has later records") from None
@@ -266,7 +278,7 @@ class Ledger:
             raise _broken(self.descriptor, self.model, number, f"is not a record: {error.what}") from None
 
     def back(self) -> Iterator[Entry]:
-        """Iterate over the records from newest to oldest, verifying the links between them.
+        """Iterate over the records from newest to oldest. Each has followed the one before it when it is returned.
 
         Raises:
             BrokenLedgerError: the chain is broken.
@@ -274,16 +286,17 @@ class Ledger:
         later: Entry | None = None
         for entry in self._read_back():
             if later is not None:
-                if entry.digest != later.record.previous:
-                    number = later.record.number
-                    raise _broken(self.descriptor, self.model, number, "does not follow the record before it")
-                _check_times(entry, later, self.descriptor, self.model)
-            yield entry
+                link([later], self.descriptor, self.model, after=entry.digest)
+                self._read[entry.record.number] = entry
+                yield later
             later = entry
+        if later is not None:
+            link([later], self.descriptor, self.model)
+            yield later
 
     def _read_back(self) -> Iterator[Entry]:
         """Read the records from newest to oldest, the further back the more at once."""
-        number, at_once = self.newest(), 1
+        number, at_once = self.newest(), 2  # the newest record is of no use without the one before it
         while number:
             numbers = range(number, max(number - at_once, 0), -1)
             if len(numbers) == 1:
@@ -328,16 +341,16 @@ class Ledger:
                 store.put_new(self.descriptor.registry_bucket, self._key(record.number), content, client=self._client)
             except store.PreconditionFailedError:
                 # Another writer took this number, or our write succeeded and its response was lost.
-                found = self.entry(record.number)
-                if found.event.attempt == event.attempt:
+                found = self._follower(record)
+                if found is not None:
                     return found
                 continue
             except MlopsError:
                 # The write may have succeeded: look for the record.
                 if self.newest() < record.number:
                     raise
-                found = self.entry(record.number)
-                if found.event.attempt == event.attempt:
+                found = self._follower(record)
+                if found is not None:
                     return found
                 continue
             self._seen = record.number
@@ -348,35 +361,46 @@ class Ledger:
             fix="try again later",
         )
 
+    def _follower(self, record: Record) -> Entry | None:
+        """Return what is stored in the place of a record if it is about the same attempt, else None.
+
+        Raises:
+            BrokenLedgerError: it does not follow the record before it.
+        """
+        found = self.entry(record.number)
+        link([found], self.descriptor, self.model, after=record.previous)
+        return found if found.event.attempt == record.event.attempt else None
+
     def _find_attempt(self, event: Event, head: Entry | None, *, after: int) -> Entry | None:
         """Return the record of an event's attempt among the recent ones with a number above `after`."""
         oldest = event.at - LONGEST_ATTEMPT
         entry = head
-        while entry is not None and entry.record.number > after and entry.event.at >= oldest:
-            if entry.event.attempt == event.attempt:
-                return entry
+        while entry is not None and entry.record.number > after and entry.at >= oldest:
             number = entry.record.number - 1
             if number and number not in self._read:
                 self._read[number] = self.entry(number)
-            entry = self._read.get(number)
+            before = self._read.get(number)
+            link([entry], self.descriptor, self.model, after=before.digest if before is not None else None)
+            if entry.event.attempt == event.attempt:
+                return entry
+            entry = before
         return None
 
     def _in_time(self, event: Event, head: Entry | None) -> Event:
         """Return an event that is not earlier than the newest record.
 
         Raises:
-            MlopsError: the clock of this machine, or of the writer of the newest record, is wrong.
+            MlopsError: the clock of this machine is wrong.
         """
-        if head is None or event.at >= head.event.at:
+        if head is None or event.at >= head.at:
             return event
-        if head.event.at - event.at > CLOCK_DIFFERENCE:
+        if head.at - event.at > CLOCK_DIFFERENCE:
             raise MlopsError(
                 f"the clock of this machine is behind record {head.record.number} of {self.model} in "
-                f"{self.descriptor.name}: expected {head.event.at.isoformat()} or later, found {event.at.isoformat()}",
-                fix="set the clock of this machine, then run the command again; if it is right, find out who wrote the "
-                "record (docs/on-call.md#the-ledger-is-broken)",
+                f"{self.descriptor.name}: expected {head.at.isoformat()} or later, found {event.at.isoformat()}",
+                fix="set the clock of this machine, then run the command again",
             )
-        return event.model_copy(update={"at": head.event.at})
+        return event.model_copy(update={"at": head.at})
 
     def try_append(self) -> None:
         """Check that a record could be written, without writing one: S3 checks permissions before conditions.
@@ -427,6 +451,17 @@ class Ledger:
             MlopsError: the registry cannot be read.
         """
         self._check(store.versions(self.descriptor.registry_bucket, self.prefix, client=self._client))
+
+    def stored_times(self) -> dict[int, datetime]:
+        """Return number → when S3 stored the record, for every record.
+
+        Raises:
+            BrokenLedgerError: a record was deleted or replaced, or there is another object.
+            MlopsError: the registry cannot be read.
+        """
+        found = list(store.versions(self.descriptor.registry_bucket, self.prefix, client=self._client))
+        records = self._check(found)
+        return {self._number(each.key): each.modified for each in found if each.key in records}
 
     def _check(self, versions: Iterable[store.Version]) -> set[str]:
         """Return the keys of records.
@@ -551,7 +586,7 @@ def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, 
 
 
 def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str, *, after: str | None = None) -> None:
-    """Check that each record holds the digest of the one before it, and is not earlier.
+    """Check that each record holds the digest of the one before it.
 
     Args:
         entries: consecutive records.
@@ -561,18 +596,33 @@ def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str
     Raises:
         BrokenLedgerError: a link is wrong.
     """
-    previous, before = after, None
+    previous = after
     for entry in entries:
         if entry.record.previous != previous:
             raise _broken(descriptor, model, entry.record.number, "does not follow the record before it")
-        if before is not None:
-            _check_times(before, entry, descriptor, model)
-        previous, before = entry.digest, entry
+        previous = entry.digest
 
 
-def _check_times(before: Entry, after: Entry, descriptor: EnvironmentDescriptor, model: str) -> None:
-    if after.event.at < before.event.at:
-        raise _broken(descriptor, model, after.record.number, "is earlier than the record before it")
+def find_false_dates(entries: Iterable[Entry]) -> list[str]:
+    """Name the records that are not dated when S3 stored them, or earlier than the record before them.
+
+    Args:
+        entries: consecutive records of a chain, oldest first.
+    """
+    found, before = [], None
+    for entry in entries:
+        record, stated = entry.record, entry.event.at
+        what = f"record {record.number} of {record.model} in {record.environment} is dated {_shown(stated)}"
+        if entry.at != stated:
+            found.append(f"{what}, but was stored at {_shown(entry.at)}, which counts")
+        elif before is not None and stated < before.at:
+            found.append(f"{what}, earlier than the record before it")
+        before = entry
+    return found
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _broken(descriptor: EnvironmentDescriptor, model: str, number: int, what: str) -> BrokenLedgerError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -15,7 +15,7 @@ from pipelines.declarations.model_responses import ActiveResponse
 from pipelines.declarations.names import checked_name
 from pipelines.declarations.timestamps import Timestamp
 from pipelines.registry import store
-from pipelines.registry.ledger import LONGEST_REASON, words
+from pipelines.registry.ledger import CLOCK_DIFFERENCE, LONGEST_REASON, words
 
 LARGEST_OUTCOME = 8 << 10
 """Size limit of an outcome, in bytes."""
@@ -62,7 +62,7 @@ def write_outcome(descriptor: EnvironmentDescriptor, outcome: ResponseOutcome) -
         MlopsError: the registry cannot be written.
     """
     fitting = outcome.model_copy(update={"detail": words(outcome.detail), "reason": words(outcome.reason)})
-    key = f"{_prefix(outcome.model)}{outcome.at:%Y%m%dT%H%M%SZ}-{outcome.id}.json"
+    key = f"{_key(outcome.model, outcome.at)}-{outcome.id}.json"
     try:
         store.put_new(descriptor.registry_bucket, key, canonical_json(fitting.model_dump(mode="json")))
     except store.PreconditionFailedError:
@@ -82,7 +82,7 @@ def find_outcomes(descriptor: EnvironmentDescriptor, model: str, alarm: str) -> 
 def read_outcomes(
     descriptor: EnvironmentDescriptor, model: str, *, since: datetime | None = None, most: int = 20
 ) -> list[ResponseOutcome]:
-    """Return the newest outcomes of a model, the newest first.
+    """Return the newest outcomes of a model, the newest first. Those of the future are left out.
 
     Args:
         descriptor: the environment.
@@ -93,12 +93,19 @@ def read_outcomes(
     Raises:
         MlopsError: the registry cannot be read, or an outcome is malformed.
     """
-    first = f"{_prefix(model)}{since:%Y%m%dT%H%M%SZ}" if since is not None else ""
-    return [_read(descriptor, key) for key in _keys(descriptor, model)[:most] if key >= first]
+    first = _key(model, since) if since is not None else ""
+    last = _key(model, datetime.now(UTC) + CLOCK_DIFFERENCE)
+    keys = [key for key in _keys(descriptor, model) if first <= key <= last]
+    return [_read(descriptor, key) for key in keys[:most]]
 
 
 def _prefix(model: str) -> str:
     return f"reports/{checked_name(model)}/alarms/"
+
+
+def _key(model: str, at: datetime) -> str:
+    """Return the beginning of the key of an outcome."""
+    return f"{_prefix(model)}{at:%Y%m%dT%H%M%SZ}"
 
 
 def _keys(descriptor: EnvironmentDescriptor, model: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,12 @@ class Stored:
     Attributes:
         content: the bytes.
         etag: identifies this version, for `replace`.
+        modified: when S3 stored it, in UTC; no writer can choose it.
     """
 
     content: bytes
     etag: str
+    modified: datetime = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,13 @@ class Version:
         key: key of the object.
         deletes: True if this is a delete marker, which hides the versions before it.
         is_newest: True if it is the newest version of the object.
+        modified: when S3 stored it, in UTC.
     """
 
     key: str
     deletes: bool
     is_newest: bool
+    modified: datetime
 
 
 def s3() -> Any:
@@ -199,7 +203,7 @@ def get(bucket: str, key: str, *, limit: int, client: Any = None) -> Stored:
             content = body.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
         raise TooLargeError(f"s3://{bucket}/{key} is too large: expected at most {limit} bytes, found {size}")
-    return Stored(content, str(answer["ETag"]))
+    return Stored(content, str(answer["ETag"]), answer["LastModified"])
 
 
 def delete(bucket: str, key: str, *, client: Any = None) -> None:
@@ -288,7 +292,7 @@ def versions(
         for page in pages:
             for name, deletes in (("Versions", False), ("DeleteMarkers", True)):
                 for entry in page.get(name, ()):
-                    yield Version(str(entry["Key"]), deletes, bool(entry["IsLatest"]))
+                    yield Version(str(entry["Key"]), deletes, bool(entry["IsLatest"]), entry["LastModified"])
 
 
 def folders(bucket: str, prefix: str, *, limit: int, client: Any = None) -> list[str]:

@@ -101,6 +101,37 @@ def _reviews(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mappin
     return [payloads.review(item) for item in server.pull_request(int(match["number"])).reviews]
 
 
+def _list_pulls(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    """Return the open pull requests, newest first."""
+    actor.need("read", "pull-requests")
+    pulls = [pull for pull in server.pull_requests() if pull.state == "OPEN"]
+    return [payloads.pull_request(pull, _repository(server), mergeable=None) for pull in pulls]
+
+
+def _workflow_runs(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
+    """Return the runs of a workflow file, newest first."""
+    actor.need("read", "actions")
+    found = [run for run in server.runs() if run["path"].rsplit("/", 1)[-1] == match["file"]]
+    found = [run for run in found if fields.get("head_sha", run["head_sha"]) == run["head_sha"]]
+    runs = [
+        {
+            "id": run["number"],
+            "run_attempt": run["attempt"],
+            "status": run["status"],
+            "conclusion": run["conclusion"] or None,
+            "event": run["event"],
+            "head_sha": run["head_sha"],
+            "head_branch": run["branch"],
+            "head_repository": payloads.repository(
+                run.get("head_repository") or server.full_name, private=server.settings.private
+            ),
+            "created_at": run["created_at"],
+        }
+        for run in found
+    ]
+    return {"total_count": len(runs), "workflow_runs": runs}
+
+
 def _pull(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "pull-requests")
     pull = server.pull_request(int(match["number"]))
@@ -204,11 +235,13 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", r"issues/(?P<number>\d+)/comments"): _list_comments,
     ("POST", r"issues/(?P<number>\d+)/comments"): _add_comment,
     ("PATCH", r"issues/comments/(?P<id>\d+)"): _edit_comment,
+    ("GET", r"pulls"): _list_pulls,
     ("GET", r"pulls/(?P<number>\d+)"): _pull,
     ("GET", r"pulls/(?P<number>\d+)/files"): _files,
     ("GET", r"pulls/(?P<number>\d+)/reviews"): _reviews,
     ("GET", r"commits/(?P<commit>[0-9a-f]{40})/pulls"): _pulls_of_commit,
     ("GET", r"branches/(?P<branch>[^/]+)/protection"): _protection,
+    ("GET", r"actions/workflows/(?P<file>[^/]+)/runs"): _workflow_runs,
     ("GET", r"actions/runs/(?P<number>\d+)/attempts/(?P<attempt>\d+)"): _run_attempt,
     ("GET", r"actions/runs/(?P<number>\d+)/attempts/(?P<attempt>\d+)/jobs"): _run_jobs,
     ("POST", r"dispatches"): _dispatch,

@@ -13,6 +13,9 @@ from laptop.github.forge.rest_api import request
 from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError, read_text
 from laptop.github.gh_cli.json_output import print_query
 
+_FILTERS = ("head_sha",)
+"""Parameters of the query that a route reads."""
+
 
 def call_api(server: GitHubServer, actor: Actor, given: Arguments) -> None:
     """Send a request to the REST API and print the answer."""
@@ -25,14 +28,18 @@ def call_api(server: GitHubServer, actor: Actor, given: Arguments) -> None:
             if not equals:
                 raise UsageError(f"{name}: expected key=value, found {pair!r}")
             _put(fields, key, text if name == "--raw-field" else _typed_value(text))
+    filters: dict[str, str] = {}
     pages = dict(pair.partition("=")[::2] for pair in query.split("&"))
     for pair in filter(None, query.split("&")):
-        if pair.partition("=")[0] not in ("per_page", "page"):
+        name, _, text = pair.partition("=")
+        if name in _FILTERS:
+            filters[name] = text
+        elif name not in ("per_page", "page"):
             raise UsageError(f"the query parameter {pair!r} is not implemented here")
     if given.has("--input"):
         fields = _json_object(read_text(given.one("--input")))
     method = given.one("--method", "POST" if fields else "GET").upper()
-    answer = request(server, actor, method, unquote(path), fields)
+    answer = request(server, actor, method, unquote(path), {**filters, **fields})
     if "page" in pages:
         answer = _page_of(answer, int(pages["page"]), int(pages.get("per_page", "30")))
     if answer is not None and not given.has("--silent"):

@@ -54,6 +54,7 @@ def new_record(
         "sha": event.sha,
         "branch": event.head_ref or event.ref_name,
         "head_sha": event.head_sha or event.sha,
+        "head_repository": _head_repository(server, event),
         "actor": event.actor,
         "status": "queued",
         "conclusion": "",
@@ -65,6 +66,12 @@ def new_record(
     }
     state["runs"][str(number)] = record
     return record
+
+
+def _head_repository(server: GitHubServer, event: WebhookEvent) -> str:
+    """Return the full name of the repository that has the commit of an event: a fork's, for its pull request."""
+    pull = event.payload.get("pull_request") if event.from_fork else None
+    return str(pull["head"]["repo"]["full_name"]) if pull is not None else server.full_name
 
 
 def close_record(

@@ -437,6 +437,21 @@ def test_a_pull_request_says_whether_it_comes_from_a_fork(run: Run) -> None:
     assert json.loads(run("pr", "list", "--json", "isCrossRepository")[1]) == [{"isCrossRepository": False}]
 
 
+def test_the_api_lists_pull_requests_and_the_runs_of_a_commit_with_their_repository(
+    run: Run, hub: Hub, tmp_path: Path
+) -> None:
+    create(run)
+    (pull,) = json.loads(run("api", "repos/acme/mlops/pulls?per_page=100", "--paginate")[1])
+    assert (pull["head"]["repo"]["full_name"], pull["base"]["ref"]) == ("acme/mlops", "main")
+    hub.dispatch("maria", "train.yml", inputs={"model": "a"})
+    (one,) = hub.pump()
+    path = "repos/acme/mlops/actions/workflows/train.yml/runs?per_page=100&page=1&head_sha="
+    (found,) = json.loads(run("api", path + one.head_sha)[1])["workflow_runs"]
+    assert (found["id"], found["run_attempt"], found["conclusion"]) == (one.number, 1, "success")
+    assert found["head_repository"]["full_name"] == "acme/mlops"
+    assert json.loads(run("api", path + pull["head"]["sha"])[1])["workflow_runs"] == []
+
+
 def test_an_issue_is_opened_by_a_job_and_read_commented_and_closed_by_people(run: Run, hub: Hub) -> None:
     job = Actor(BOT, "job", {"issues": "write"})
     create(run)

@@ -146,6 +146,7 @@ def test_a_job_for_a_pull_request_from_a_fork_can_only_read(tmp_path: Path) -> N
     assert "\n[]\n" in job.log.read_text(), "it could read"
     assert "Resource not accessible by integration" in job.log.read_text()
     assert hub.server.comments(pull.number) == []
+    assert hub.server.runs()[0]["head_repository"] == "eve/mlops"
     assert hub.server.repository.resolve_ref("patch") is None, "nothing of it is a branch here"
     with pytest.raises(RequestDeniedError, match="not a repository name"):
         hub.server.open_from_fork("eve", "eve", clone, "patch", title="Mine")

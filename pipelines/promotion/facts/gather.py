@@ -386,10 +386,10 @@ def read_predecessor(descriptor: EnvironmentDescriptor, model: str, digest: str)
     entry = entries[-1] if entries else None
     if entry is None or not _verifies(entry, digest):
         return Predecessor(environment=descriptor.name, verified_at=None, live=False, requests=0, errors=0)
-    served = count_requests(descriptor, model, digest, entry.event.at)
+    served = count_requests(descriptor, model, digest, entry.at)
     return Predecessor(
         environment=descriptor.name,
-        verified_at=entry.event.at,
+        verified_at=entry.at,
         live=entries[0].event.live == digest,
         requests=served.requests,
         errors=served.errors,

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -440,6 +440,86 @@ def test_a_conflicting_commit_is_retried_with_new_checks(
     rows, _ = read_version(dev, "visits")
     assert rows.select(["id", "name"]).to_pylist() == [{"id": 1, "name": "theirs"}, {"id": 2, "name": "mine"}]
     assert [row["id"] for row in quarantined(dev, batch)] == ["1"]
+
+
+def during(patch: pytest.MonkeyPatch, name: str, other: Callable[[], object]) -> None:
+    """Let another job run before a step of the next one, once."""
+    real = getattr(job, name)
+
+    def overtaken(*arguments: Any, **named: Any) -> Any:
+        patch.setattr(job, name, real)
+        other()
+        return real(*arguments, **named)
+
+    patch.setattr(job, name, overtaken)
+
+
+STEPS = ["read_record", "write_record", "upload_rows", "append", "read_batch", "evolve"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_batch_that_two_jobs_ingest_at_once_is_in_the_table_once_and_its_record_says_so(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A scheduled job and one that a person starts. The record decides what happens once its version has expired."""
+    batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b")
+    land(dev, tmp_path, "b.csv", "3,30,c")
+    during(monkeypatch, step, lambda: run(dev))
+    run(dev)
+    assert sorted(ids(dev)) == [1, 3]
+    record, table = read_record(dev, "visits", batch), open_table(dev, "visits")
+    assert record is not None
+    added = find_batch(table, batch)
+    assert added is not None
+    assert (record.verdict, record.snapshot) == ("ingested", str(added.snapshot_id))
+    assert len(table.snapshots()) == 2
+
+
+def test_the_record_of_a_job_that_was_killed_is_completed_by_one_that_runs_already(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,a")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def other() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "append", lambda *given: (append(*given), killed())[0])
+            with pytest.raises(KeyboardInterrupt):
+                ingest(dev, CONTRACT, lambda _: None, only="a.csv")
+        found = read_record(dev, "visits", batch)
+        assert found is not None and found.verdict == "checked"
+
+    append = job.append
+    land(dev, tmp_path, "b.csv", "3,30,c")
+    during(monkeypatch, "append", other)
+    ingest(dev, CONTRACT, lambda _: None, only="b.csv")
+    assert sorted(ids(dev)) == [1, 3]
+    record = read_record(dev, "visits", batch)
+    assert record is not None and record.verdict == "ingested" and record.snapshot
+
+
+@pytest.mark.parametrize("step", ["read_record", "save_state", "append", "upload_rows", "download_rows", "evolve"])
+def test_rows_that_two_jobs_release_at_once_are_added_once(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,-5,b", "3,x,c")
+    run(dev)
+
+    def release() -> list[BatchRecord]:
+        return ingest(dev, RELAXED, lambda _: None, only="a.csv", replay=True)
+
+    during(monkeypatch, step, release)
+    try:
+        release()
+    except MlopsError as error:
+        assert "another job released rows of it at the same time" in error.what
+    assert sorted(ids(dev)) == [1, 2]
+    assert [row["_row"] for row in quarantined(dev, batch)] == [3]
+    record = read_record(dev, "visits", batch)
+    assert record is not None
+    assert (record.rows, record.good, record.quarantined) == (3, 2, 1)
 
 
 KILLED = """

@@ -296,7 +296,7 @@ class World:
         """Return the verified ledger, oldest entry first."""
         descriptor = self.descriptors[environment]
         ledger = Ledger(descriptor, MODEL)
-        return verify_chain((ledger.envelope(n) for n in range(1, ledger.newest() + 1)), descriptor, MODEL)
+        return verify_chain((ledger.stored(n).content for n in range(1, ledger.newest() + 1)), descriptor, MODEL)
 
     def story(self) -> list[tuple[str, str, str, str | None]]:
         """Return action, result, target and live bundle of every entry of staging."""

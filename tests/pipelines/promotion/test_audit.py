@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,17 @@ def test_an_environment_that_matches_git_passes(monkeypatch: pytest.MonkeyPatch)
     found = run_audit(monkeypatch, wanted=ONE, served=f"{ONE} {ONE}", ledger=entries(event("verified", ONE, ONE)))
     assert found == [f"{MODEL}: serves {ONE}, as in git"]
     assert run_audit(monkeypatch, wanted=None, served=None) == []
+
+
+def test_a_record_with_a_false_date_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (live,) = entries(event("verified", ONE, ONE))
+    ledger = [replace(live, stored=NOON - timedelta(days=400))]
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=ONE, served=ONE, ledger=ledger)
+    assert "- record 1 of price in dev is dated 2026-03-02 12:00:00 UTC, but was stored at 2025-01-26 " in (
+        caught.value.what
+    )
+    assert "docs/on-call.md#a-record-has-a-false-date" in caught.value.what
 
 
 @pytest.mark.parametrize(

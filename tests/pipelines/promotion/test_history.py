@@ -9,9 +9,10 @@ import pytest
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.history import at_time, describe, read_history
-from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, verify_chain
+from pipelines.registry import store
+from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, find_false_dates, verify_chain
 from tests.aws import EmulatedAccount
-from tests.pipelines.registry.chains import MODEL, bundle, chain_of, offline_environment, verified
+from tests.pipelines.registry.chains import MODEL, bundle, chain_of, forge, offline_environment, verified
 from tests.signing_environments import make_signing_environment, with_empty_registry
 
 pytestmark = pytest.mark.slow
@@ -224,13 +225,13 @@ def key_of(number: int) -> str:
 def note_fetches(descriptor: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that collects the numbers of the records fetched from now on."""
     numbers: list[int] = []
-    envelope = Ledger.envelope
+    stored = Ledger.stored
 
-    def noted(ledger: Ledger, number: int) -> bytes:
+    def noted(ledger: Ledger, number: int) -> store.Stored:
         numbers.append(number)
-        return envelope(ledger, number)
+        return stored(ledger, number)
 
-    monkeypatch.setattr(Ledger, "envelope", noted)
+    monkeypatch.setattr(Ledger, "stored", noted)
     return numbers
 
 
@@ -247,6 +248,21 @@ def test_only_new_records_are_fetched(
     assert sorted(numbers) == [3, 4, 5], "the last known record is fetched again, and no other"
     assert read_history(folder, MODEL, None, verify=True) == entries
     assert [entry.event.to for entry in entries] == [bundle(number) for number in range(1, 6)]
+
+
+def test_a_false_date_is_corrected_in_the_history_and_stays_named(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    append(dev, 1)
+    forge(dev, MODEL, verified(2).model_copy(update={"at": NOON.replace(year=2099)}))
+    append(dev, 3)
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    for _ in range(2):  # fetched, and then from the copy
+        entries = read_history(tmp_path, MODEL, dev, verify=True)
+        (named,) = find_false_dates(entries)
+        assert "record 2 of price in dev is dated 2099-03-02 12:00:00 UTC, but was stored at " in named
+        assert f"  {entries[1].stored:%Y-%m-%d %H:%M:%S} UTC  promotion verified" in describe(entries[1])
+        found = at_time(entries, soon)
+        assert found is not None and found.record.number == 3
+    assert len(read_history(tmp_path, MODEL, None, verify=True)) == 3, "the copy verifies offline"
 
 
 def test_a_truncated_copy_is_completed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
@@ -287,7 +303,7 @@ def test_a_new_record_that_does_not_follow_the_copy_is_not_added(
     append(one, 1)
     append(other, 7, 8)
     read_history(tmp_path, MODEL, one)
-    second = Ledger(other, MODEL).envelope(2)
+    second = Ledger(other, MODEL).stored(2).content
     boto3.client("s3").put_object(Bucket=one.registry_bucket, Key=key_of(2), Body=second)
     with pytest.raises(BrokenLedgerError) as caught:
         read_history(tmp_path, MODEL, one)
@@ -303,7 +319,7 @@ def test_an_invalid_record_is_not_added_to_the_copy(dev: EnvironmentDescriptor, 
     s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=CHAIN[2])
     with pytest.raises(BrokenLedgerError, match="record 3 of price has no valid signature"):
         read_history(tmp_path, MODEL, dev)
-    second = Ledger(dev, MODEL).envelope(2)
+    second = Ledger(dev, MODEL).stored(2).content
     s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=second)
     with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is in the wrong place"):
         read_history(tmp_path, MODEL, dev)
@@ -316,7 +332,7 @@ def test_a_record_with_a_line_break_is_not_added_to_the_copy(
     dev: EnvironmentDescriptor, tmp_path: Path, more: bytes
 ) -> None:
     append(dev, 1)
-    content = Ledger(dev, MODEL).envelope(1)
+    content = Ledger(dev, MODEL).stored(1).content
     boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key_of(1), Body=content + more)
     with pytest.raises(BrokenLedgerError, match=r"record 1 of price is not a DSSE envelope.*canonical"):
         read_history(tmp_path, MODEL, dev)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -12,7 +15,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.promotion.comments.gate_comment import read_outcomes
-from pipelines.promotion.recheck import MOST_ATTEMPTS, OLDEST, GateRun, decide, renew
+from pipelines.promotion.recheck import MOST_ATTEMPTS, OLDEST, GateRun, decide, recheck, renew
 from pipelines.promotion.verdict import Outcome
 from tests.clones import git
 
@@ -101,3 +104,84 @@ def test_a_pull_request_that_stays_closed_is_named(tmp_path: Path) -> None:
     with pytest.raises(MlopsError, match=r"pull request 5 was closed .* cannot be opened: gh: Server Error") as caught:
         renew(Recorder(tmp_path, "pr reopen"), 5)
     assert caught.value.fix == "gh pr reopen 5"
+
+
+HERE, FORK = {"full_name": "acme/mlops"}, {"full_name": "eve/mlops"}
+
+
+def pull_of(number: int, commit: str, repository: dict[str, str] | None = HERE, base: str = "main") -> dict[str, Any]:
+    return {"number": number, "base": {"ref": base}, "head": {"sha": commit, "repo": repository}}
+
+
+def run_of(number: int, commit: str, repository: dict[str, str] | None = HERE, **changes: Any) -> dict[str, Any]:
+    values = {"status": "completed", "conclusion": "failure", "created_at": datetime.now(UTC).isoformat()}
+    return {"id": number, "run_attempt": 1, "head_sha": commit, "head_repository": repository, **values, **changes}
+
+
+class Repository(Gh):
+    """A repository with pull requests and runs of the gates, newest first."""
+
+    def __init__(self, root: Path, pulls: list[dict[str, Any]], runs: list[dict[str, Any]], refused: str = "-") -> None:
+        super().__init__(root, "Acme/mlops")
+        for name, value in {"pulls": pulls, "runs": runs, "refused": refused, "commands": []}.items():
+            object.__setattr__(self, name, value)
+
+    pulls: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    refused: str
+    commands: list[str]
+
+    def run(self, *arguments: str, **_: object) -> str:
+        command = " ".join(arguments)
+        if command == self.refused:
+            raise MlopsError("gh: This workflow run cannot be run again (HTTP 403)")
+        self.commands.append(command)
+        return ""
+
+    def list_all(self, path: str) -> list[dict[str, Any]]:
+        return self.pulls if path == "pulls" else []
+
+    def get(self, path: str) -> Any:
+        query = dict(pair.split("=") for pair in path.partition("?")[2].split("&"))
+        size, page = int(query["per_page"]), int(query["page"])
+        found = [run for run in self.runs if run["head_sha"] == query["head_sha"]]
+        return {"total_count": len(found), "workflow_runs": found[(page - 1) * size : page * size]}
+
+
+def rechecked(repository: Repository) -> list[str]:
+    """Recheck the pull requests of a repository, and return what was run and what was said."""
+    said: list[str] = []
+    project: Any = SimpleNamespace(root=repository.root)
+    with mock.patch("pipelines.promotion.recheck.Gh.find", return_value=repository):
+        recheck(project, said.append)
+    return said
+
+
+@pytest.mark.parametrize("fakes", [1, 100, 250])
+def test_runs_of_a_fork_with_the_same_commit_do_not_stand_for_ours(tmp_path: Path, fakes: int) -> None:
+    """Everyone can fork a public repository, and open a pull request whose newest commit is that of a release."""
+    runs = [run_of(900 + number, "a", FORK, conclusion="action_required") for number in range(fakes)]
+    repository = Repository(tmp_path, [pull_of(1, "a")], [*runs, run_of(7, "a")])
+    assert rechecked(repository) == ["pull request 1: gates started again: no verdict was given"]
+    assert repository.commands == ["run rerun 7 --failed"]
+
+
+def test_only_a_run_of_a_fork_is_no_run(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, [pull_of(1, "a")], [run_of(9, "a", FORK), run_of(8, "a", None)])
+    assert rechecked(repository) == ["pull request 1: skipped: the gates never ran"]
+
+
+def test_pull_requests_of_forks_hide_none_of_ours(tmp_path: Path) -> None:
+    others = [pull_of(number, f"f{number}", FORK) for number in range(300, 3, -1)]
+    others += [pull_of(3, "b", None), pull_of(2, "b", base="topic")]
+    repository = Repository(tmp_path, [*others, pull_of(1, "a")], [run_of(7, "a"), run_of(8, "b"), run_of(9, "f300")])
+    assert len(rechecked(repository)) == 1
+    assert repository.commands == ["run rerun 7 --failed"]
+
+
+def test_a_run_that_github_does_not_run_again_keeps_no_other_from_it(tmp_path: Path) -> None:
+    pulls, runs = [pull_of(2, "b"), pull_of(1, "a")], [run_of(7, "a"), run_of(8, "b")]
+    repository = Repository(tmp_path, pulls, runs, refused="run rerun 8 --failed")
+    with pytest.raises(MlopsError, match="cannot be run again"):
+        rechecked(repository)
+    assert repository.commands == ["run rerun 7 --failed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,14 +22,17 @@ from pipelines.promotion.alarm_report import AlarmReport
 from pipelines.promotion.comments.alarm_issue import render_question
 from pipelines.promotion.respond import respond
 from pipelines.promotion.response_plan import AlarmFacts, handled_before, reason_to_ignore
+from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry import store
 from pipelines.registry.response_outcomes import ResponseOutcome, read_outcomes, write_outcome
 from tests.aws import EmulatedAccount
+from tests.clones import git
 from tests.pipelines.github.fake_github import FakeGitHub, fake_github
 from tests.pipelines.monitoring.model_reports import full_report
-from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
+from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget, empty
 from tests.pipelines.promotion.test_rollback import serve
+from tests.processes import Moments, start
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LIVE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -71,8 +75,9 @@ def test_an_alarm_about_another_bundle_is_ignored_whatever_it_requests() -> None
         (outcome(outcome="ignored"), 24, False),
         (outcome(response="ask"), 24, False),
         (outcome(at=NOW + timedelta(minutes=5)), 24, True),
+        (outcome(at=NOW + timedelta(minutes=11)), 24, False),
     ],
-    ids=["within", "after", "ignored", "another response", "clock ahead"],
+    ids=["within", "after", "ignored", "another response", "clock ahead", "of the future"],
 )
 def test_a_storm_of_alarms_starts_one_training(recent: ResponseOutcome, hours: float, ignored: bool) -> None:
     assert bool(reason_to_ignore(alarm(), facts(recent), hours)) is ignored
@@ -331,13 +336,79 @@ def test_an_alarm_whose_response_failed_is_handled_by_the_next_attempt(world: Wo
     assert outcomes(world) == [("roll-back", "done")]
 
 
+def respond_watched(world: World, one: Alarm, fatal: int = 0) -> list[str]:
+    """Handle an alarm, and return the names of the moments at which that can be killed: each step and write."""
+    moments = Moments(fatal)
+    done = world.state / "asked"
+
+    def note(what: str) -> None:
+        done.write_text((done.read_text() if done.exists() else "") + f"{what}\n")
+
+    def train(*_: Any) -> None:
+        note("train")
+
+    def ask(*_: Any) -> list[Issue]:
+        note("ask")
+        return [Issue(7, "https://github.com/acme/mlops/issues/7", is_new=True)]
+
+    with (
+        mock.patch("pipelines.promotion.respond.request_training", moments.around("training", train)),
+        mock.patch("pipelines.promotion.respond.ask_people", moments.around("asking", ask)),
+        mock.patch.object(store, "put_new", moments.writes(store.put_new, lambda _: True)),
+        mock.patch.object(World, "move", moments.around("moving traffic", World.move)),
+        mock.patch("pipelines.promotion.rollback.restore_release", moments.around("restoring", restore_release)),
+    ):
+        handle(world, one)
+    return moments.names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("response", ["roll-back", "retrain", "ask"])
+def test_a_response_that_is_killed_around_its_outcome_is_finished_by_the_next_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, response: str
+) -> None:
+    monkeypatch.setenv("GITHUB_REPOSITORY", "acme/mlops")
+    _, _, bad = serve(world, 1, 2, 3)
+    main = git(world.root, "rev-parse", "origin/main")
+    one = alarm(response=response, bundle=bad, id="a1")
+
+    def begin() -> None:
+        empty(world.staging.registry_bucket, "quarantine/")
+        empty(world.staging.registry_bucket, f"reports/{MODEL}/alarms/")
+        empty(world.staging.registry_bucket, f"ledger/{MODEL}/0000000004")
+        git(world.root.parent / "origin.git", "update-ref", "refs/heads/main", main)
+        world.set_live(bad)
+        (world.state / "asked").unlink(missing_ok=True)
+
+    moments = respond_watched(world, one)
+    expected = world.end_state()
+    assert len(moments) == (10 if response == "roll-back" else 4)
+    for fatal, name in list(enumerate(moments, 1))[-3:]:  # the earlier ones are those of a rollback
+        begin()
+        process = start(respond_watched, world, one, fatal)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, f"it survived {name}"
+        assert world.live() in (bad, expected["live"])
+        for _ in range(2):
+            respond_watched(world, one)
+            assert world.end_state() == expected, f"killed at {name}"
+            # Once the rollback is recorded, the bundle is no longer live, and the alarm is about nothing.
+            is_over = response == "roll-back" and (name.startswith("after the write of ledger") or "reports/" in name)
+            assert {(response, "done"), *([(response, "ignored")] if is_over else [])} >= set(outcomes(world)), name
+        asked = (world.state / "asked").read_text().split() if (world.state / "asked").exists() else []
+        assert len(asked) <= 2, "what GitHub was asked before the kill, and once more"
+
+
 @pytest.mark.slow
 def test_outcomes_are_read_newest_first_and_a_foreign_object_is_refused(world: World) -> None:
     for number in range(3):
         write_outcome(world.staging, outcome(id=f"a{number}", at=NOW + timedelta(minutes=number), reason="x" * 400))
     assert [one.id for one in read_outcomes(world.staging, MODEL)] == ["a2", "a1", "a0"]
     assert [one.id for one in read_outcomes(world.staging, MODEL, since=NOW + timedelta(minutes=2))] == ["a2"]
-    store.put_new(world.staging.registry_bucket, f"reports/{MODEL}/alarms/20270101T000000Z-x.json", b"{}")
+    prefix = f"reports/{MODEL}/alarms"
+    write_outcome(world.staging, outcome(id="false", at=datetime(2099, 1, 1, tzinfo=UTC)))
+    assert [one.id for one in read_outcomes(world.staging, MODEL, most=1)] == ["a2"], "one of the future hides none"
+    store.put_new(world.staging.registry_bucket, f"{prefix}/20260302T000000Z-x.json", b"{}")
     with pytest.raises(MlopsError, match="is not the outcome of an alarm"):
         read_outcomes(world.staging, MODEL)
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Repositories
-from pipelines.registry import signing
-from pipelines.registry.ledger import PREDICATE, Event, Record
+from pipelines.registry import signing, store
+from pipelines.registry.ledger import PREDICATE, Event, Ledger, Record
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 MODEL = "price"
@@ -83,6 +83,19 @@ def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer
         payload=base64.b64encode(payload).decode(),
         signatures=(signing.Signature(keyid=keyid, sig=base64.b64encode(signature).decode()),),
     ).to_bytes()
+
+
+def forge(descriptor: EnvironmentDescriptor, model: str, event: Event, **changes: object) -> Record:
+    """Write a record after the newest one, as a holder of a deploy role can: signed, and as wrong as `changes`."""
+    ledger = Ledger(descriptor, model)
+    number = ledger.newest() + 1
+    previous = digest_of_bytes(ledger.stored(number - 1).content) if number > 1 else None
+    fitting = Record(environment=descriptor.name, model=model, number=number, previous=previous, event=event)
+    record = fitting.model_copy(update=changes)
+    statement = signing.Statement.about(model, event.to, PREDICATE, record.model_dump(mode="json"))
+    content = signing.sign(statement, descriptor.signing_key, descriptor.name).to_bytes()
+    store.put_new(descriptor.registry_bucket, f"{ledger.prefix}{number:010d}.dsse.json", content)
+    return record
 
 
 def chain_of(events: Sequence[Event], *, environment: str = "dev", model: str = MODEL) -> list[bytes]:

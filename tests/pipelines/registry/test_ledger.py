@@ -25,6 +25,7 @@ from pipelines.registry.ledger import (
     Ledger,
     Record,
     SeenLedger,
+    find_false_dates,
     read_unsigned,
     verify_chain,
     words,
@@ -36,6 +37,7 @@ from tests.pipelines.registry.chains import (
     bundle,
     chain_of,
     envelope_of,
+    forge,
     offline_environment,
     verified,
 )
@@ -440,7 +442,7 @@ def test_an_error_names_the_missing_record(dev: EnvironmentDescriptor) -> None:
 def test_an_error_names_the_replaced_record(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
     one, *_ = stored(dev)
-    put(dev, key_of(2), fill(with_empty_registry(dev), 2).envelope(2))
+    put(dev, key_of(2), fill(with_empty_registry(dev), 2).stored(2).content)
     with pytest.raises(BrokenLedgerError, match="record 3 of price in dev does not follow the record before it"):
         list(ledger.back())
     put(dev, key_of(2), one)
@@ -634,7 +636,103 @@ def test_clocks_that_differ_as_much_as_aws_allows_keep_the_order(dev: Environmen
     assert times[0] == times[1]
 
 
-def test_a_record_that_is_earlier_than_the_one_before_is_refused() -> None:
-    now = datetime.now(UTC)
-    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is earlier than the record before it"):
-        verify_chain(chain_of([at(1, now), at(2, now - timedelta(seconds=1))]), DEV, MODEL)
+def test_a_record_that_is_earlier_than_the_one_before_is_named() -> None:
+    now = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    assert find_false_dates(verify_chain(chain_of([at(1, now), at(2, now)]), DEV, MODEL)) == []
+    assert find_false_dates(verify_chain(chain_of([at(1, now), at(2, now - timedelta(seconds=1))]), DEV, MODEL)) == [
+        "record 2 of price in dev is dated 2026-03-02 11:59:59 UTC, earlier than the record before it"
+    ]
+
+
+FALSE_DATES = {
+    "the future": datetime(2099, 1, 1, tzinfo=UTC),
+    "the last date": datetime.max.replace(tzinfo=UTC),
+    "the first date": datetime.min.replace(tzinfo=UTC),
+    "the past": datetime(2020, 1, 1, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("date", FALSE_DATES)
+def test_a_false_date_does_not_keep_later_records_out(dev: EnvironmentDescriptor, date: str) -> None:
+    """A holder of a deploy role can write any date, but S3 says when it stored the record."""
+    ledger = fill(dev, 1)
+    forge(dev, MODEL, at(2, FALSE_DATES[date]))
+    began = datetime.now(UTC)
+    for each, number in ((ledger, 3), (Ledger(dev, MODEL), 4)):
+        assert each.append(lambda _, number=number: verified(number)).record.number == number  # type: ignore[misc]
+    entries = list(ledger.back())[::-1]
+    assert [entry.record.number for entry in entries] == [1, 2, 3, 4]
+    assert abs(entries[1].at - began) < timedelta(minutes=1), "the time at which S3 stored it counts"
+    assert entries[1].event.at == FALSE_DATES[date]
+    assert [entry.at for entry in entries if entry is not entries[1]] == [
+        entry.event.at for entry in entries if entry is not entries[1]
+    ]
+    (named,) = find_false_dates(entries)
+    assert named.startswith(f"record 2 of price in dev is dated {FALSE_DATES[date]:%Y-%m-%d %H:%M:%S} UTC, but was ")
+
+
+def test_a_clock_that_is_set_back_is_refused_after_a_record_of_the_future(dev: EnvironmentDescriptor) -> None:
+    ledger, now = fill(dev, 1), datetime.now(UTC)
+    forge(dev, MODEL, at(2, FALSE_DATES["the future"]))
+    with pytest.raises(MlopsError, match="the clock of this machine is behind record 2 of price in dev"):
+        ledger.append(lambda _: at(3, now - timedelta(hours=2)))
+    assert len(stored(dev)) == 2
+
+
+# --- records that do not fit ----------------------------------------------------------------------------------------
+
+
+def test_the_newest_record_counts_only_if_it_follows_the_one_before(dev: EnvironmentDescriptor) -> None:
+    """As by a thief of a deploy role, who can sign: without the link, the record before could be a forged one, too."""
+    known = fill(dev, 2)
+    forge(dev, MODEL, verified(3), previous=bundle(7))
+    for ledger in (Ledger(dev, MODEL), known):
+        for read in (ledger.head, ledger.went_live, lambda: next(ledger.back()), lambda: ledger.append(undecided)):  # noqa: B023
+            with pytest.raises(BrokenLedgerError, match="record 3 of price in dev does not follow the record before"):
+                read()
+    assert len(stored(dev)) == 3
+
+
+def undecided(_: Entry | None) -> Event:
+    pytest.fail("it was asked to decide")
+
+
+def test_the_first_record_follows_none(dev: EnvironmentDescriptor) -> None:
+    forge(dev, MODEL, verified(1), previous=bundle(7))
+    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev does not follow the record before it"):
+        Ledger(dev, MODEL).head()
+
+
+@pytest.mark.parametrize(("records", "reads"), [(1, 1), (2, 2), (12, 2)])
+def test_the_link_of_the_newest_record_costs_one_more_read(
+    dev: EnvironmentDescriptor, records: int, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(dev, records)
+    read: list[str] = []
+    get = store.get
+    monkeypatch.setattr(store, "get", lambda bucket, key, **given: (read.append(key), get(bucket, key, **given))[1])
+    head = Ledger(dev, MODEL).head()
+    assert head is not None and head.record.number == records
+    assert len(read) == reads
+
+
+def test_a_record_of_the_same_attempt_that_does_not_fit_is_refused(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts of workflow runs have names that others can guess."""
+    fill(dev, 1)
+
+    def forged() -> None:
+        forge(dev, MODEL, verified(2), previous=bundle(7))
+
+    lose(monkeypatch, LOST, written=False, then=forged)
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev does not follow the record before it"):
+        Ledger(dev, MODEL).append(lambda _: verified(2))
+
+
+def test_no_attempt_is_found_behind_a_broken_link(dev: EnvironmentDescriptor) -> None:
+    fill(dev, 1)
+    forge(dev, MODEL, verified(2), previous=bundle(7))
+    forge(dev, MODEL, verified(3))
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev does not follow the record before it"):
+        Ledger(dev, MODEL).append(lambda _: verified(2))
