@@ -150,8 +150,13 @@ def _resource(kind: Kind) -> Any:
     """
     from lightkube.generic_resource import GenericGlobalResource, GenericNamespacedResource, create_api_info
 
+    from pipelines.cluster.decoders import make_decoders
+
     base = GenericNamespacedResource if kind.namespaced else GenericGlobalResource
-    return type(kind.name, (base,), {"_api_info": create_api_info(kind.group, kind.version, kind.name, kind.plural)})
+    api = create_api_info(kind.group, kind.version, kind.name, kind.plural)
+    resource = type(kind.name, (base,), {"_api_info": api})
+    make_decoders(resource)
+    return resource
 
 
 def _until_not_busy(call: Callable[[], Any]) -> Any:

@@ -198,7 +198,7 @@ def _use_cluster(environment: str, target: str, *, install_engine: bool = False)
 
 @ci.command()
 def recheck() -> None:
-    """Run the gates again for pull requests that only have to wait."""
+    """Run the gates again for pull requests that may pass without a change."""
     from pipelines.promotion import recheck as module
 
     module.recheck(Project.find(), log)

@@ -145,7 +145,7 @@ def model(name: str, task: str, owner: str, dataset: str | None, target: str | N
 @new.command()
 @click.argument("name")
 @click.option("--after", required=True, metavar="ENV", help="Environment that it promotes from.")
-@click.option("--cluster", metavar="NAME", help="Its EKS cluster; suggested: <project>-NAME.")
+@click.option("--cluster", metavar="NAME", help="Its EKS cluster; suggested: PROJECT-NAME.")
 @click.option("--namespace", metavar="NAME", help="Its Kubernetes namespace; suggested: models-NAME.")
 @click.option("--region", metavar="REGION", help="Its AWS region; default: as in ENV.")
 @click.option("--disposable", is_flag=True, help="Its data may be deleted with it.")

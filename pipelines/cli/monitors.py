@@ -156,7 +156,7 @@ def list_reports(name: str, kind: str | None, environment: str, target: str) -> 
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to save the page; <name>-<report>.html by default.",
+    help="Where to save the page; NAME-REPORT.html by default.",
 )
 @kind_option
 @environment_option

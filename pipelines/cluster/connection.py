@@ -17,6 +17,7 @@ from lightkube.config import client_adapter
 from lightkube.config.models import UserExec
 from lightkube.core.exceptions import ApiError, ConfigError
 
+from pipelines.cluster.decoders import make_decoders
 from pipelines.declarations.errors import MlopsError
 
 T = TypeVar("T")
@@ -114,6 +115,7 @@ def _open(namespace: str) -> Client:
         plugin = config.user.exec if config is not None and config.user else None
         if plugin is not None:
             _check_plugin(plugin)
+        make_decoders()
         return Client(config=config, namespace=namespace, field_manager="mlops")
     except ConfigError as error:
         raise MlopsError(f"no usable KUBECONFIG: {error}", fix="set KUBECONFIG") from None

@@ -56,8 +56,14 @@ def audit(target: Target, environment: str, log: Log) -> bool:
     reasons = [reason for model, entries in ledgers.items() if drift and (reason := explain_drift(entries, model))]
     fix = f"do what each line says ({SYNC})"
     if drift:
-        fix = f"run the workflow deploy for {environment}" if reasons else f"find out who changed it ({SYNC})"
+        waiting = [model for model, entries in ledgers.items() if _waits(target, environment, model, entries)]
         differences += [*drift, *reasons]
+        if reasons:
+            fix = f"run the workflow deploy for {environment}"
+        elif waiting:  # its release was not applied, so its resources differ from the program
+            differences.append(f"{' and '.join(waiting)}: what is pending waits for the release that git names")
+        else:
+            fix = f"find out who changed it ({SYNC})"
     for model in target.project.model_names:
         wanted = target.project.release(model, environment).bundle
         if wanted is None and model not in descriptor.endpoints:
@@ -86,6 +92,12 @@ def audit(target: Target, environment: str, log: Log) -> bool:
             fix=fix,
         )
     return True
+
+
+def _waits(target: Target, environment: str, model: str, entries: Sequence[Entry]) -> bool:
+    """Return whether the deployment of the release that git names was refused or failed."""
+    wanted = target.project.release(model, environment).bundle
+    return wanted is not None and bool(explain_attempt(entries, wanted))
 
 
 def behind_main(root: Path) -> bool:

@@ -38,6 +38,7 @@ from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
 from pipelines.promotion.disagreement import SYNC
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.pinning import admit_pins, record_pins
+from pipelines.promotion.predecessor_access import check_predecessor_access
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.rollback_plan import plan_rollback, read_facts_of_traffic
 from pipelines.promotion.traffic import move_traffic, wait_until_served
@@ -79,6 +80,9 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
         log(f"{environment} is created, without images and releases: the gates judge them now")
     target.get_ready()
     descriptors = target.descriptors()
+    previous = descriptors.get(project.stack(environment).config.environment.promotes_from or "")
+    if previous is not None:
+        check_predecessor_access(previous, environment)
     admit_pins(project, git, descriptors, environment, log)
     releases = [project.release(model, environment) for model in project.model_names]
     withdrawn = [release for release in releases if release.bundle is None]

@@ -19,6 +19,7 @@ from pipelines.promotion.attempt import Log
 from pipelines.promotion.images import pin_images
 from pipelines.promotion.live_bundles import live_bundle, release_of_live
 from pipelines.registry import bundles, evidence
+from pipelines.registry.bundle_quarantine import quarantined_anywhere
 from pipelines.registry.image_records import read_image_record
 from pipelines.targets import Target
 
@@ -213,8 +214,8 @@ def next_pins(project: Project, environment: str) -> list[tuple[Images, str]]:
 def propose_next(target: Target, environment: str, log: Log) -> None:
     """Open or update the pull requests that promote an environment's releases and images to the next environments.
 
-    Images that the environment has not verified are left out, and bundles that it does not run: the gates would refuse
-    them.
+    Images that the environment has not verified are left out, bundles that it does not run, and those that were rolled
+    back in any environment: the gates would refuse them.
 
     Raises:
         MlopsError: a bundle or a record cannot be trusted, or GitHub refuses.
@@ -223,6 +224,8 @@ def propose_next(target: Target, environment: str, log: Log) -> None:
     for release, to in next_releases(target.project, environment):
         if live_bundle(descriptors, environment, release.model) != release.bundle:
             log(f"{environment} does not run {release.bundle} of {release.model}; it is not proposed to {to}")
+        elif why := quarantined_anywhere(descriptors, release.model).get(str(release.bundle)):
+            log(f"{release.bundle} of {release.model} was rolled back: {why}; it is not proposed to {to}")
         else:
             propose_release(target, release.model, to, str(release.bundle), log)
     descriptor = target.descriptor(environment)

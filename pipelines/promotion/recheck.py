@@ -1,17 +1,24 @@
-"""Run the gates again for open pull requests that only have to wait: for a soak, a freeze or a scan result."""
+"""Run the gates again for open pull requests that may pass without a change.
+
+Some only have to wait: for a soak, a freeze or a scan result. Others were refused by a measurement, which may come out
+differently when it is repeated. It is repeated a few times for a commit, so a model that is too slow stays refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
+from pipelines.github import pull_requests
 from pipelines.github.gh import Gh
 from pipelines.promotion.attempt import Log
-from pipelines.promotion.comments.gate_comment import read_outcomes
+from pipelines.promotion.comments.gate_comment import read_measured, read_outcomes
 from pipelines.promotion.verdict import Outcome
 
 WORKFLOW = "promote.yml"
@@ -26,11 +33,17 @@ MOST_ATTEMPTS = 45
 MOST_WITHOUT_VERDICT = 5
 """Attempts of one run that ended before it gave verdicts."""
 
+MOST_REPEATED = 3
+"""Number of times that the gates run again for a commit because of a measurement alone."""
+
 OLDEST = timedelta(days=28)
 """Age of a run that is not run again. GitHub allows 30 days ("Re-running workflows and jobs")."""
 
 PAGE, MOST_PAGES = 100, 10
 """Runs in one listing, and listings: GitHub lists no more than 1,000 runs of a commit."""
+
+MARKER = "<!-- mlops:recheck "
+"""Beginning of the comment that counts repeated measurements."""
 
 Action = Literal["rerun", "renew", "leave"]
 
@@ -54,12 +67,37 @@ class GateRun:
     created: datetime
 
 
-def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) -> tuple[Action, str]:
+@dataclass(frozen=True)
+class Findings:
+    """What the comments on a pull request say.
+
+    Attributes:
+        outcomes: gate → outcome; empty if no comment has verdicts.
+        measured: the gates that refused because of a measurement.
+        repeated: number of times that the gates ran again for the newest commit because of a measurement alone.
+    """
+
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    measured: frozenset[str] = frozenset()
+    repeated: int = 0
+
+    @property
+    def refused(self) -> list[str]:
+        """The gates that did not pass."""
+        return [gate for gate, outcome in self.outcomes.items() if outcome != "pass"]
+
+    @property
+    def is_only_measured(self) -> bool:
+        """Whether nothing but measurements refuses the pull request."""
+        return bool(self.refused) and self.measured.issuperset(self.refused)
+
+
+def decide(run: GateRun | None, found: Findings, now: datetime) -> tuple[Action, str]:
     """Return what to do about a pull request, and why.
 
     Args:
         run: the newest run of the gates; None if there is none.
-        outcomes: gate → outcome, from the comment of that run; empty if it wrote none.
+        found: what the comments of that run say.
         now: the current time.
     """
     if run is None:
@@ -68,11 +106,15 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) 
         return "leave", "the gates are running"
     if run.conclusion == "success":
         return "leave", "the gates pass"
-    lasting = [gate for gate, outcome in outcomes.items() if outcome == "fail" and gate not in PASS_WITH_TIME]
+    may_pass = found.measured.union(PASS_WITH_TIME)
+    lasting = [gate for gate in found.refused if found.outcomes[gate] == "fail" and gate not in may_pass]
     if lasting:
         return "leave", f"waiting does not change {', '.join(lasting)}"
-    waits = ", ".join(gate for gate, outcome in outcomes.items() if outcome != "pass") or "no verdict was given"
-    if not outcomes and run.attempt >= MOST_WITHOUT_VERDICT:
+    waits = ", ".join(found.refused) or "no verdict was given"
+    if found.is_only_measured and found.repeated >= MOST_REPEATED:
+        again = f"to measure again: gh run rerun {run.number} --failed"
+        return "leave", f"{waits} was measured again {counted(found.repeated, 'time')}, and still refuses it; {again}"
+    if not found.outcomes and run.attempt >= MOST_WITHOUT_VERDICT:
         return "leave", f"the gates gave no verdict in {run.attempt} attempts; see the log of run {run.number}"
     if run.attempt < MOST_ATTEMPTS and now - run.created < OLDEST:
         return "rerun", waits
@@ -80,7 +122,7 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) 
 
 
 def recheck(project: Project, log: Log) -> None:
-    """Run the gates again for every open pull request that only has to wait.
+    """Run the gates again for every open pull request that may pass without a change.
 
     Pull requests from forks are left out: they get no role.
 
@@ -103,10 +145,15 @@ def recheck(project: Project, log: Log) -> None:
 
 
 def _recheck_one(gh: Gh, number: int, commit: str, now: datetime) -> str:
-    """Run the gates of a pull request again if it only has to wait; return what was done and why."""
+    """Run the gates of a pull request again if it may pass without a change; return what was done and why."""
     run = find_newest_run(gh, commit)
-    outcomes = _outcomes(gh, number) if run is not None and run.conclusion != "success" else {}
-    action, why = decide(run, outcomes, now)
+    found = Findings()
+    if run is not None and run.status == "completed" and run.conclusion != "success":
+        found = read_findings(gh.list_all(f"issues/{number}/comments"), commit)
+    action, why = decide(run, found, now)
+    if action != "leave" and found.is_only_measured:  # counted first: a count that is lost would not bound anything
+        text = render_count(commit, found.repeated + 1, found.refused)
+        pull_requests.comment(gh, number, MARKER, text)
     if action == "rerun" and run is not None:
         gh.run("run", "rerun", str(run.number), "--failed")
     elif action == "renew":
@@ -139,15 +186,46 @@ def _is_here(gh: Gh, repository: Mapping[str, Any] | None) -> bool:
     return repository is not None and str(repository["full_name"]).lower() == gh.repository.lower()
 
 
-def _outcomes(gh: Gh, number: int) -> dict[str, Outcome]:
-    """Return gate → outcome from the comments of the gates on a pull request."""
+def read_findings(comments: Sequence[Mapping[str, Any]], commit: str) -> Findings:
+    """Return what the comments on a pull request say.
+
+    Args:
+        comments: as GitHub's API returns them.
+        commit: the newest commit of the pull request.
+    """
     found: dict[str, Outcome] = {}
-    for comment in gh.list_all(f"issues/{number}/comments"):
+    measured: set[str] = set()
+    lasting: set[str] = set()
+    repeated = 0
+    for comment in comments:
         body, author = str(comment.get("body")), comment.get("user") or {}
-        if author.get("type") == "Bot" and body.startswith(("<!-- mlops:gates ", "<!-- mlops:pins ")):
-            for gate, outcome in read_outcomes(body).items():
+        if author.get("type") != "Bot":
+            continue
+        if body.startswith(("<!-- mlops:gates ", "<!-- mlops:pins ")):
+            outcomes, again = read_outcomes(body), read_measured(body)
+            measured |= again
+            lasting |= {gate for gate, outcome in outcomes.items() if outcome == "fail" and gate not in again}
+            for gate, outcome in outcomes.items():
                 found[gate] = outcome if found.get(gate, "pass") == "pass" or outcome == "fail" else found[gate]
-    return found
+        elif counts := re.match(rf"{MARKER}{commit} (\d{{1,4}}) -->", body):
+            repeated = int(counts[1])
+    return Findings(found, frozenset(measured - lasting), repeated)
+
+
+def render_count(commit: str, repeated: int, gates: Sequence[str]) -> str:
+    """Return the comment that counts repeated measurements, for `read_findings`.
+
+    Args:
+        commit: the newest commit of the pull request.
+        repeated: number of times that the gates ran again for it, with this time.
+        gates: the gates whose measurement is repeated.
+    """
+    return (
+        f"{MARKER}{commit} {repeated} -->\n"
+        f"Only a measurement refuses `{commit[:12]}`: {', '.join(gates)}. It may come out differently when it is "
+        f"repeated, so the gates were started again, {repeated} of {MOST_REPEATED} times. After the last time, push a "
+        "change, or start the failed job again.\n"
+    )
 
 
 def renew(gh: Gh, number: int) -> None:

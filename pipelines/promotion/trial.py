@@ -73,17 +73,18 @@ def _run(manifest: Bundle, files: Mapping[str, bytes], rounds: int, seconds: flo
                 timeout=seconds,
             )
         except subprocess.TimeoutExpired:
-            return _failed(f"the model did not answer its golden requests within {seconds:g} s")
+            return _failed(f"the model did not answer its golden requests within {seconds:g} s", interrupted=True)
     if done.returncode:
-        return _failed(_why_ended(done.returncode, done.stderr.decode(errors="replace")))
+        why = _why_ended(done.returncode, done.stderr.decode(errors="replace"))
+        return _failed(why, interrupted=done.returncode < 0)
     try:
         return TrialAnswer.model_validate_json(done.stdout.splitlines()[-1])
     except (ValidationError, IndexError):
         return _failed("the process that loads the model did not print its results")
 
 
-def _failed(problem: str) -> TrialAnswer:
-    return TrialAnswer(problem=problem, golden_rows=0, p99_ms=0.0, requests=0)
+def _failed(problem: str, *, interrupted: bool = False) -> TrialAnswer:
+    return TrialAnswer(problem=problem, golden_rows=0, p99_ms=0.0, requests=0, interrupted=interrupted)
 
 
 def _why_ended(status: int, errors: str) -> str:

@@ -47,6 +47,8 @@ class TrialAnswer(BaseModel):
         p99_ms: 99th percentile of the CPU time of one-row requests, in milliseconds. The model never waits, so this is
             its latency on an idle core, however busy the machine is that runs the gates.
         requests: number of requests that were timed.
+        interrupted: whether the process ended before its answer, by the time limit or a signal. Both also happen to a
+            good bundle on a machine without time or memory.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -54,6 +56,7 @@ class TrialAnswer(BaseModel):
     golden_rows: int
     p99_ms: float
     requests: int
+    interrupted: bool = False
 
 
 def run_trial(manifest: Bundle, files: Mapping[str, bytes], rounds: int) -> TrialAnswer:

@@ -22,6 +22,7 @@ class Verdict(Declaration):
         threshold: what was expected, in a few words.
         why: the reason, in a sentence.
         fix: what to do; empty for a pass.
+        measured: whether this is a refusal by a measurement, which may come out differently when it is repeated.
     """
 
     gate: str
@@ -30,6 +31,7 @@ class Verdict(Declaration):
     threshold: str
     why: str
     fix: str = ""
+    measured: bool = False
 
 
 def passed(gate: str, figure: str, threshold: str, why: str) -> Verdict:
@@ -37,9 +39,9 @@ def passed(gate: str, figure: str, threshold: str, why: str) -> Verdict:
     return Verdict(gate=gate, outcome="pass", figure=figure, threshold=threshold, why=why)
 
 
-def failed(gate: str, figure: str, threshold: str, why: str, fix: str) -> Verdict:
+def failed(gate: str, figure: str, threshold: str, why: str, fix: str, *, measured: bool = False) -> Verdict:
     """Return a refusal."""
-    return Verdict(gate=gate, outcome="fail", figure=figure, threshold=threshold, why=why, fix=fix)
+    return Verdict(gate=gate, outcome="fail", figure=figure, threshold=threshold, why=why, fix=fix, measured=measured)
 
 
 def inconclusive(gate: str, threshold: str, why: str, fix: str, figure: str = "unknown") -> Verdict:

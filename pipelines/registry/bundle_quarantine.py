@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -68,4 +69,16 @@ def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]
                 f"s3://{bucket}/{key} is about another bundle: found {entry.bundle}", fix="find out who wrote it"
             )
         found[entry.bundle] = entry.reason
+    return found
+
+
+def quarantined_anywhere(descriptors: Mapping[str, EnvironmentDescriptor], model: str) -> dict[str, str]:
+    """Return the bundles of a model that are quarantined in any environment: digest → reason, with the environment.
+
+    Raises:
+        MlopsError: a registry cannot be read, or an entry is malformed. No bundle may then be assumed good.
+    """
+    found: dict[str, str] = {}
+    for name, descriptor in descriptors.items():
+        found |= {digest: f"{why} (in {name})" for digest, why in quarantined(descriptor, model).items()}
     return found

@@ -82,6 +82,7 @@ def render(facts: Facts, verdicts: Sequence[Verdict], around: CommentContext) ->
         "",
         *table(("Gate", "", "Found", "Bound", "Why"), map(row, verdicts)),
         "",
+        *(f"<!-- mlops:measured {verdict.gate} -->" for verdict in refused if verdict.measured),
     ]
     if refused:
         lines += ["**What to do**", "", *(f"- {verdict.gate}: {escape(verdict.fix)}" for verdict in refused), ""]
@@ -122,6 +123,11 @@ def read_outcomes(body: str) -> dict[str, Outcome]:
         if mark in words and found.get(gate) != "fail":
             found[gate] = words[mark] if words[mark] != "pass" else found.get(gate, "pass")
     return found
+
+
+def read_measured(body: str) -> set[str]:
+    """Return the gates whose refusal is a measurement, from the text of a comment."""
+    return set(re.findall(r"^<!-- mlops:measured (\w+) -->$", body, re.MULTILINE))
 
 
 def compare(facts: Facts, around: CommentContext) -> list[str]:

@@ -35,7 +35,7 @@ from pipelines.promotion.release_changes import read_release_changes
 from pipelines.promotion.select import pinned_images
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store
-from pipelines.registry.bundle_quarantine import quarantined
+from pipelines.registry.bundle_quarantine import quarantined_anywhere
 from pipelines.registry.ledger import Entry, Ledger
 
 NEW_ENVIRONMENT = "docs/platform-engineer.md#another-environment"
@@ -305,10 +305,7 @@ class FactGatherer:
 
     def quarantined(self) -> dict[str, str]:
         """Return the bundles of the model that are quarantined in any environment, with reasons."""
-        found: dict[str, str] = {}
-        for name, descriptor in self.descriptors.items():
-            found |= {digest: f"{why} (in {name})" for digest, why in quarantined(descriptor, self.model).items()}
-        return found
+        return quarantined_anywhere(self.descriptors, self.model)
 
 
 def read_files(descriptor: EnvironmentDescriptor, model: str, digest: str) -> tuple[FileContent, ...]:

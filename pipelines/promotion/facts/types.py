@@ -96,6 +96,7 @@ class TrialResult(Declaration):
         golden_rows: number of golden predictions compared.
         p99_ms: 99th percentile of the latency of one-row requests, in milliseconds.
         requests: number of timed requests.
+        interrupted: whether the trial ended before its result, by its time limit or a signal.
     """
 
     version: str
@@ -104,6 +105,7 @@ class TrialResult(Declaration):
     golden_rows: Count
     p99_ms: Annotated[float, Field(ge=0)]
     requests: Count
+    interrupted: bool = False
 
 
 class Predecessor(Declaration):

@@ -25,7 +25,7 @@ def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple
 
 
 def unexplained(tree: list[tuple[tuple[str, ...], click.Command]]) -> list[str]:
-    """Return what `--help` could not show well: summaries that do not fit in a line, and options without help."""
+    """Return what `--help` could not show well: long summaries, options without help, and HTML."""
     found: list[str] = []
     for path, command in tree:
         name, summary = f"mlops {' '.join(path)}", first_line(command)
@@ -37,4 +37,6 @@ def unexplained(tree: list[tuple[tuple[str, ...], click.Command]]) -> list[str]:
             found.append(f"{name}: its summary does not end with a full stop")
         options = [option for option in command.params if isinstance(option, click.Option)]
         found += [f"{name} {option.opts[0]} has no help" for option in options if not option.help]
+        texts = {name: command.help or "", **{f"{name} {option.opts[0]}": option.help or "" for option in options}}
+        found += [f"{where}: <…> in its help is not shown: HTML" for where, text in texts.items() if "<" in text]
     return found

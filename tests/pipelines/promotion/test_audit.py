@@ -239,3 +239,16 @@ def test_a_checkout_behind_main_is_the_first_suspect(monkeypatch: pytest.MonkeyP
     with pytest.raises(MlopsError) as caught:
         run_audit(monkeypatch, wanted=None, served=ONE, root=root)
     assert caught.value.fix == "git pull: this checkout is behind main. Then run mlops audit --env dev again"
+
+
+def test_drift_of_a_release_that_was_refused_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody changed the environment by hand: the program has what the refused release would have created."""
+    drift = ("kubernetes:argoproj.io/v1alpha1:Rollout diabetes-progression: create pending",)
+    refused = event("refused", ONE, None, reason="soak: too short")
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=ONE, served=None, drift=drift, ledger=entries(refused))
+    assert f"\n- {MODEL}: what is pending waits for the release that git names\n" in caught.value.what
+    assert caught.value.fix == f"do what each line says ({SYNC})"
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=None, served=None, drift=drift, ledger=entries(refused))
+    assert caught.value.fix == f"find out who changed it ({SYNC})"

@@ -182,3 +182,17 @@ def test_only_what_is_live_is_proposed_to_the_next_environment(world: World) -> 
         world.verify_in_dev(digest)
         propose_next(WorldTarget(world, lambda: None), "dev", world.said.append)
         assert proposed.call_args.args[1:4] == (MODEL, "staging", digest)
+
+
+@pytest.mark.slow
+def test_a_bundle_that_was_rolled_back_is_not_proposed_again(world: World) -> None:
+    """The environment before may go on running it, and each of its deployments proposes what it runs."""
+    digest = world.register(1)
+    world.release(digest, None, "dev")
+    world.verify_in_dev(digest)
+    quarantine(world.staging, MODEL, Quarantined(bundle=digest, reason="nonsense", at=datetime.now(UTC)))
+    with mock.patch("pipelines.promotion.propose.propose_release") as proposed:
+        propose_next(WorldTarget(world, lambda: None), "dev", world.said.append)
+    proposed.assert_not_called()
+    expected = f"{digest} of {MODEL} was rolled back: nonsense (in staging); it is not proposed to staging"
+    assert world.said[-1] == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,14 +16,28 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
-from pipelines.promotion.comments.gate_comment import read_outcomes
-from pipelines.promotion.recheck import MOST_ATTEMPTS, OLDEST, GateRun, decide, recheck, renew
+from pipelines.promotion.comments.gate_comment import CommentContext, read_outcomes, render
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.gates import judge
+from pipelines.promotion.recheck import (
+    MOST_ATTEMPTS,
+    MOST_REPEATED,
+    OLDEST,
+    Findings,
+    GateRun,
+    decide,
+    read_findings,
+    recheck,
+    render_count,
+    renew,
+)
 from pipelines.promotion.verdict import Outcome
 from tests.clones import git
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
 RUN = GateRun(71, 1, "completed", "failure", NOW - timedelta(hours=1))
 GOLDEN = Path(__file__).parent / "golden"
+ACCEPTED = Facts.model_validate_json((Path(__file__).parents[2] / "refused" / "accepted.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -44,9 +60,65 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_gates_run_again_for_a_pull_request_that_only_has_to_wait(
     run: GateRun | None, outcomes: dict[str, Outcome], action: str, why: str
 ) -> None:
-    found = decide(run, outcomes, NOW)
+    found = decide(run, Findings(outcomes), NOW)
     assert found[0] == action
     assert why in found[1]
+
+
+MEASURED = Findings({"scope": "pass", "runtime": "fail"}, frozenset({"runtime"}))
+
+
+@pytest.mark.parametrize(
+    ("run", "found", "action", "why"),
+    [
+        (RUN, MEASURED, "rerun", "runtime"),
+        (replace(RUN, attempt=MOST_ATTEMPTS), MEASURED, "renew", "runtime"),
+        (replace(RUN, attempt=20), replace(MEASURED, repeated=MOST_REPEATED - 1), "rerun", "runtime"),
+        (RUN, replace(MEASURED, repeated=MOST_REPEATED), "leave", "measured again 3 times.*: gh run rerun 71 --failed"),
+        (RUN, replace(MEASURED, measured=frozenset()), "leave", "does not change runtime"),
+        (RUN, replace(MEASURED, outcomes={"runtime": "fail", "champion": "fail"}), "leave", "does not change champion"),
+        (
+            RUN,
+            replace(MEASURED, outcomes={"runtime": "fail", "soak": "fail"}, repeated=MOST_REPEATED),
+            "rerun",
+            "runtime, soak",
+        ),
+    ],
+)
+def test_a_measurement_that_refuses_is_repeated_a_few_times(
+    run: GateRun, found: Findings, action: str, why: str
+) -> None:
+    decided = decide(run, found, NOW)
+    assert decided[0] == action
+    assert re.search(why, decided[1])
+
+
+def gate_comment(p99_ms: float, problem: str = "", interrupted: bool = False) -> dict[str, Any]:
+    """Return the comment of the gates on a release whose only fault may be its trial."""
+    assert ACCEPTED.runtime is not None
+    trial = ACCEPTED.runtime.model_copy(update={"p99_ms": p99_ms, "problem": problem, "interrupted": interrupted})
+    facts = ACCEPTED.model_copy(update={"runtime": trial})
+    return {"id": 1, "body": render(facts, judge(facts), CommentContext()), "user": {"type": "Bot"}}
+
+
+@pytest.mark.parametrize(
+    ("comment", "is_only_measured"),
+    [
+        (gate_comment(900.0), True),
+        (gate_comment(0.0, "the process was ended by the signal SIGKILL", interrupted=True), True),
+        (gate_comment(0.0, "golden row 2 gave 151.2, expected 150.1"), False),
+        (gate_comment(0.2), False),
+    ],
+)
+def test_the_comment_says_which_refusals_are_measurements(comment: dict[str, Any], is_only_measured: bool) -> None:
+    assert read_findings([comment], "a" * 40).is_only_measured is is_only_measured
+
+
+def test_measurements_are_counted_for_each_commit() -> None:
+    counts = {"body": render_count("a" * 40, 2, ["runtime"]), "user": {"type": "Bot"}}
+    forged = {"body": render_count("a" * 40, 0, ["runtime"]), "user": {"type": "User"}}
+    assert read_findings([counts, forged], "a" * 40).repeated == 2
+    assert read_findings([counts], "b" * 40).repeated == 0
 
 
 @pytest.mark.parametrize(
@@ -155,6 +227,39 @@ def rechecked(repository: Repository) -> list[str]:
     with mock.patch("pipelines.promotion.recheck.Gh.find", return_value=repository):
         recheck(project, said.append)
     return said
+
+
+class SlowRelease(Repository):
+    """Has one pull request, which the gate `runtime` refuses as too slow in every run."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, [pull_of(5, "a" * 40)], [run_of(71, "a" * 40)])
+        object.__setattr__(self, "comments", [gate_comment(900.0)])
+
+    comments: list[dict[str, Any]]
+
+    def run(self, *arguments: str, **options: Any) -> str:
+        super().run(*arguments)
+        if arguments[:2] == ("pr", "comment"):
+            body = Path(arguments[-1]).read_text()
+            self.comments.append({"id": 2, "body": body, "user": {"type": "Bot"}})
+        if arguments[0] == "api":
+            self.comments[1]["body"] = json.loads(Path(arguments[-1]).read_text())["body"]
+        return ""
+
+    def list_all(self, path: str) -> list[dict[str, Any]]:
+        return self.pulls if path == "pulls" else list(self.comments)
+
+
+def test_a_release_that_stays_too_slow_is_left_after_some_measurements(tmp_path: Path) -> None:
+    repository = SlowRelease(tmp_path)
+    said = [line for _ in range(MOST_REPEATED + 2) for line in rechecked(repository)]
+    reruns = [command for command in repository.commands if command.startswith("run rerun")]
+    assert reruns == ["run rerun 71 --failed"] * MOST_REPEATED
+    outcomes = [line.partition(": ")[2].partition(":")[0] for line in said]
+    assert outcomes == ["gates started again"] * MOST_REPEATED + ["skipped"] * 2
+    assert len(repository.comments) == 2, "one comment counts"
+    assert f"{MOST_REPEATED} of {MOST_REPEATED} times" in repository.comments[1]["body"]
 
 
 @pytest.mark.parametrize("fakes", [1, 100, 250])

@@ -126,6 +126,7 @@ def test_a_model_that_does_not_end_does_not_work() -> None:
     ]
     found = isolated(bundle_of(endless), seconds=2)
     assert found.problem == "the model did not answer its golden requests within 2 s"
+    assert found.interrupted
 
 
 def test_a_process_that_is_killed_or_prints_nothing_is_a_failure_of_the_bundle(
@@ -140,7 +141,9 @@ def test_a_process_that_is_killed_or_prints_nothing_is_a_failure_of_the_bundle(
     ):
         done = SimpleNamespace(returncode=status, stdout=printed, stderr=b"Traceback\nMemoryError\n")
         monkeypatch.setattr(subprocess, "run", lambda *_, done=done, **__: done)
-        assert expected in isolated(linear_bundle()).problem
+        found = isolated(linear_bundle())
+        assert expected in found.problem
+        assert found.interrupted is (status < 0), "a machine without memory may have ended it"
 
 
 def test_a_bundle_is_timed_after_a_warm_up_and_the_best_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
