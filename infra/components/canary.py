@@ -210,6 +210,7 @@ def canary_settings(context: ServingContext, fail_if: Literal["failed", "inconcl
             p99_ms=model.gates.latency.p99_ms,
             error_increase=policy.error_increase,
             prediction_shift=policy.prediction_shift,
+            prediction_distance=policy.prediction_distance,
         ),
         prometheus=context.environment.config.monitoring.prometheus,
     )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import Prometheus
+from pipelines.declarations.model import PREDICTION_DISTANCE
 
 SETTINGS_VARIABLE = "CHECK_SETTINGS"
 """Environment variable that holds the settings, as JSON."""
@@ -27,12 +28,15 @@ class CanaryBounds(Declaration):
         p99_ms: latency of 99 % of the requests, in milliseconds (`gates.latency.p99_ms`).
         error_increase: increase of the error rate that must be found before a canary may pass.
         prediction_shift: allowed change of the mean prediction, in standard deviations of the live predictions.
+        prediction_distance: allowed distance between the distributions of predictions, apart from a shift of all of
+            them, in standard deviations of the live predictions.
     """
 
     error_rate: Annotated[float, Field(ge=0, lt=1)]
     p99_ms: Annotated[float, Field(gt=0)]
     error_increase: Annotated[float, Field(gt=0, lt=1)]
     prediction_shift: Annotated[float, Field(gt=0)]
+    prediction_distance: Annotated[float, Field(gt=0)] = PREDICTION_DISTANCE
 
 
 class CanarySettings(Declaration):
@@ -53,5 +57,10 @@ class CanarySettings(Declaration):
     prometheus: Prometheus | None = None
 
     def to_variable(self) -> str:
-        """Return the value of the environment variable. Images that were pinned before Prometheus refuse its name."""
-        return self.model_dump_json(exclude_none=True)
+        """Return the value of the environment variable.
+
+        Serving images refuse settings that they do not know. So what was added later is left out if it is not set.
+        """
+        is_default = self.bounds.prediction_distance == PREDICTION_DISTANCE
+        left_out = {"bounds": {"prediction_distance"}} if is_default else None
+        return self.model_dump_json(exclude_none=True, exclude=left_out)

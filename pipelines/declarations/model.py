@@ -250,6 +250,10 @@ class Replicas(Declaration):
         return self
 
 
+PREDICTION_DISTANCE = 0.3
+"""Default of `serving.canary.prediction_distance`, which serving images assume if a check is told nothing else."""
+
+
 class CanaryPolicy(Declaration):
     """How a release on trial is compared with the live one.
 
@@ -257,12 +261,15 @@ class CanaryPolicy(Declaration):
         error_increase: increase of the error rate that must be found before a canary may pass: 0.1 is one request in
             ten. A smaller one needs more requests.
         prediction_shift: allowed change of the mean prediction, in standard deviations of the live predictions.
+        prediction_distance: allowed distance between the distributions of predictions, apart from a shift of all of
+            them, in standard deviations of the live predictions. 0.3 is a spread that changes by a factor of 1.4.
         wait_seconds: how long to wait for enough requests after the pause of a step, in environments with
             `on_inconclusive: pause`.
     """
 
     error_increase: Share = 0.1
     prediction_shift: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    prediction_distance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = PREDICTION_DISTANCE
     wait_seconds: Annotated[int, Field(ge=0, le=86_400)] = 1800
 
 

@@ -110,9 +110,9 @@ class Application:
         self._predictor = predictor
         self._log = log
         self._metrics.is_ready = True
-        self._metrics.largest_prediction = predictor.largest_counted
+        self._metrics.predictions.expect(predictor.largest_counted, predictor.prediction_edges)
         if self._receiver is not None:
-            self._receiver.limit_predictions(predictor.largest_counted)
+            self._receiver.expect_predictions(predictor.largest_counted, predictor.prediction_edges)
         self.at_once = frozenset(path.encode() for path in self._infer_paths)
 
     def drain(self) -> None:
@@ -250,7 +250,7 @@ class Application:
         if answer is not None:
             self._metrics.rows += answer.rows
             if answer.prediction is not None and not is_versioned:
-                self._metrics.predicted(answer.prediction)
+                self._metrics.predictions.add(answer.prediction)
             log.record(answer, parent[TRACE])  # type: ignore[union-attr]
         elif status >= 500 and status != OVERLOADED and log is not None:
             log.record_failure(status, parent[TRACE])

@@ -2,7 +2,8 @@
 
 Harm needs two conditions: the difference is significant by a sequential test, which allows any number of looks, and the
 canary breaks a bound that its `model.yaml` declares. So a difference that nobody would notice does not stop a release,
-nor do errors that the live pods have as well.
+nor do errors that the live pods have as well. Predictions are compared twice: by their mean, and by the shape of their
+distribution, which the mean says nothing about.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.declarations.canary_settings import CanaryBounds
+from pipelines.serving.prediction_shape import BinnedPredictions, compare_shapes
 from pipelines.serving.sequential_tests import Moments, count_evidence, discoveries, either_evidence, mean_evidence
 
 Outcome = Literal["passed", "failed", "inconclusive"]
@@ -20,7 +22,7 @@ Outcome = Literal["passed", "failed", "inconclusive"]
 ALPHA = 0.05
 """Bound of the share of good canaries that a check stops."""
 
-WEIGHTS: Mapping[str, float] = {"errors": 8.0, "latency": 1.0, "predictions": 1.0}
+WEIGHTS: Mapping[str, float] = {"errors": 8.0, "latency": 1.0, "predictions": 0.5, "distribution": 0.5}
 """Metric → its importance. Errors hurt callers most, and need the most requests to be found."""
 
 LEAST_VALUES = 30
@@ -47,6 +49,7 @@ class RequestTotals:
         slow: requests that took longer than the declared bound.
         latency: natural logarithms of the seconds of the answered requests.
         predictions: one prediction of each answered request.
+        distribution: the same predictions in bins; fewer if some pods, of an earlier image, count no bins.
     """
 
     requests: int = 0
@@ -54,6 +57,7 @@ class RequestTotals:
     slow: int = 0
     latency: Moments = field(default_factory=Moments)
     predictions: Moments = field(default_factory=Moments)
+    distribution: BinnedPredictions = field(default_factory=BinnedPredictions)
 
     def __add__(self, other: RequestTotals) -> RequestTotals:
         """Return the totals of both."""
@@ -63,6 +67,7 @@ class RequestTotals:
             slow=self.slow + other.slow,
             latency=self.latency + other.latency,
             predictions=self.predictions + other.predictions,
+            distribution=self.distribution + other.distribution,
         )
 
     def __sub__(self, earlier: RequestTotals) -> RequestTotals:
@@ -73,7 +78,31 @@ class RequestTotals:
             slow=self.slow - earlier.slow,
             latency=self.latency - earlier.latency,
             predictions=self.predictions - earlier.predictions,
+            distribution=self.distribution - earlier.distribution,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeComparison:
+    """Distance between the distributions of the predictions, apart from a shift of all of them.
+
+    Attributes:
+        distance: in standard deviations of the live predictions.
+        allowed: the declared bound, or the width of the bins if that is more and may explain the distance.
+        evidence: natural logarithm of the e-value; None if the distance is not known.
+        unknown: why it is not known; "" if it is.
+    """
+
+    distance: float = 0.0
+    allowed: float = 0.0
+    evidence: float | None = None
+    unknown: str = ""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        if self.unknown:
+            return self.unknown
+        return f"canary differs by {self.distance:.3g} standard deviations; bound {self.allowed:.3g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +110,13 @@ class CanaryFinding:
     """One metric of a canary, compared with the live pods.
 
     Attributes:
-        metric: `errors`, `latency` or `predictions`.
+        metric: `errors`, `latency`, `predictions` (their mean) or `distribution` (their shape).
         canary, live: what was compared.
         bounds: what the model declares.
-        evidence: natural logarithm of the e-value; None if there are too few requests to test.
+        evidence: natural logarithm of the e-value; None if it cannot be tested.
         is_significant: True if the canary is worse by the sequential test, over all metrics.
         breaks_bound: True if the canary breaks the declared bound.
+        shape: how the distributions were compared; None for other metrics.
     """
 
     metric: str
@@ -96,6 +126,7 @@ class CanaryFinding:
     evidence: float | None
     is_significant: bool
     breaks_bound: bool
+    shape: ShapeComparison | None = None
 
     @property
     def is_harm(self) -> bool:
@@ -105,6 +136,8 @@ class CanaryFinding:
     def __str__(self) -> str:
         """Return one line."""
         e_value = "not tested" if self.evidence is None else f"e-value {_e_value(self.evidence)}"
+        if self.shape is not None:
+            return f"{self.metric}: {self.shape}; {e_value}"
         ours, theirs = (_figure(self.metric, each) for each in (self.canary, self.live))
         bound = {
             "errors": _percent(self.bounds.error_rate),
@@ -158,7 +191,10 @@ class CanaryVerdict:
                 str(each) for each in self.findings if each.is_harm
             )
         if self.outcome == "passed":
-            return f"not worse than the live pods after {counted}"
+            unknown = next((each.shape.unknown for each in self.findings if each.shape is not None), "")
+            return f"not worse than the live pods after {counted}" + (
+                f" (distribution of predictions not compared: {unknown})" if unknown else ""
+            )
         needed = self.needed
         if needed is None:
             return (
@@ -217,6 +253,7 @@ def _findings(
         "errors": count_evidence(canary.errors, live.errors, share),
         "latency": _mean_evidence(canary.latency, live.latency, 0.0),
         "predictions": None,
+        "distribution": None,
     }
     deviation = math.sqrt(live.predictions.variance)
     compared = canary.predictions, live.predictions
@@ -227,6 +264,8 @@ def _findings(
     sides = [_mean_evidence(*pair, allowed) for pair in (compared, compared[::-1])]
     if sides[0] is not None and sides[1] is not None:
         evidence["predictions"] = either_evidence(sides[0], sides[1])
+    shape = _compare_distributions(canary, live, bounds.prediction_distance, deviation)
+    evidence["distribution"] = shape.evidence
     # All metrics count, also those without data, so that the threshold does not move while data arrives.
     significant = discoveries({name: found or 0.0 for name, found in evidence.items()}, ALPHA, WEIGHTS)
     moved = abs(canary.predictions.mean - live.predictions.mean)
@@ -234,10 +273,54 @@ def _findings(
         "errors": canary.errors / canary.requests > bounds.error_rate,
         "latency": canary.slow / canary.requests > _SLOW_SHARE,
         "predictions": moved > allowed,
+        "distribution": shape.distance > shape.allowed,
     }
     return tuple(
-        CanaryFinding(name, canary, live, bounds, found, name in significant, breaks[name])
+        CanaryFinding(
+            name,
+            canary,
+            live,
+            bounds,
+            found,
+            name in significant,
+            breaks[name],
+            shape if name == "distribution" else None,
+        )
         for name, found in evidence.items()
+    )
+
+
+def _compare_distributions(
+    canary: RequestTotals, live: RequestTotals, bound: float, deviation: float
+) -> ShapeComparison:
+    """Compare the shapes of the distributions of the predictions.
+
+    The null hypothesis is that the distance is at most what is allowed, not that there is none. So a new model whose
+    predictions differ a little is not stopped, however many requests there are.
+
+    Args:
+        canary, live: what their pods answered.
+        bound: declared bound of the distance, in standard deviations.
+        deviation: standard deviation of the live predictions.
+    """
+    sides = {"canary": canary, "live pods": live}
+    if any(side.predictions.count < LEAST_VALUES for side in sides.values()):
+        return ShapeComparison(unknown="too few predictions")
+    for name, side in sides.items():
+        if side.distribution.total != side.predictions.count:
+            return ShapeComparison(unknown=f"the {name} count no distribution: their serving image is older")
+    found = compare_shapes(canary.distribution, live.distribution)
+    if found is None:
+        return ShapeComparison(unknown="the predictions lie outside the bins that both sides count")
+    if not 0 < deviation < math.inf:
+        return ShapeComparison(unknown="the live predictions do not vary")
+    allowed = bound * deviation
+    if found.least <= allowed:
+        allowed = max(allowed, found.resolution)
+    return ShapeComparison(
+        distance=found.distance / deviation,
+        allowed=allowed / deviation,
+        evidence=_mean_evidence(found.first, found.second, allowed),
     )
 
 

@@ -88,13 +88,18 @@ def counted_output(outputs: Sequence[TensorSpec | Tensor]) -> int | None:
 
 def prediction_deviation(golden: GoldenPredictions) -> float:
     """Return the standard deviation of the golden predictions, as metrics count them; 0 if they are not numbers."""
+    predictions = counted_predictions(golden)
+    return statistics.stdev(predictions) if len(predictions) > 1 else 0.0
+
+
+def counted_predictions(golden: GoldenPredictions) -> list[float]:
+    """Return the golden predictions as metrics count them, one for each row; none if they are not numbers."""
     index = counted_output(golden.outputs)
     if index is None:
-        return 0.0
+        return []
     tensor = golden.outputs[index]
     width = math.prod(tensor.shape[1:])
-    predictions = [float(value) for value in tensor.data[width - 1 :: width] if value is not None]
-    return statistics.stdev(predictions) if len(predictions) > 1 else 0.0
+    return [float(value) for value in tensor.data[width - 1 :: width] if value is not None]
 
 
 def golden_inputs(golden: GoldenPredictions, names: Sequence[str]) -> list[list[Any]]:

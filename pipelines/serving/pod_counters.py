@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.canary_analysis import RequestTotals
+from pipelines.serving.prediction_shape import BinnedPredictions
 from pipelines.serving.probe import EndpointClient
 from pipelines.serving.request_metrics import BUCKETS
 from pipelines.serving.sequential_tests import Moments
@@ -41,7 +42,7 @@ _PARTS = {
         ("request_seconds_count", "count"),
         ("request_seconds_bucket", "bucket"),
     )
-}
+} | {"inference_predictions_bucket": (1, "prediction bucket")}
 """Name of a sample → whether its value is added or subtracted, and what it is."""
 
 _ABOUT = "inference_bundle_info"
@@ -92,7 +93,8 @@ def process_totals(
 
     Errors are all answers from status 400 on, except those for slow clients: if a canary refuses requests that the live
     pods answer, its callers see errors, too. Requests that name a version are left out: only pods of that release
-    answer them, so a caller could decide by them about a canary. Earlier servers do not count them separately.
+    answer them, so a caller could decide by them about a canary. Earlier servers do not count them separately, nor
+    predictions in bins.
 
     Args:
         samples: name, labels and value of each metric.
@@ -103,6 +105,7 @@ def process_totals(
     """
     found: dict[str, float] = {}
     process, requests, errors, answered, slow = "", 0.0, 0.0, 0.0, 0.0
+    upto: dict[float, int] = {}
     limit = bisect_left(BUCKETS, p99_seconds)
     bound = BUCKETS[limit] if limit < len(BUCKETS) else inf
     try:
@@ -116,6 +119,8 @@ def process_totals(
                     slow += sign * value
                 elif what == "bucket":
                     slow -= sign * value if float(labels["le"]) == bound else 0
+                elif what == "prediction bucket":
+                    upto[float(labels["le"])] = round(value)
                 elif code not in NOT_ERRORS:
                     requests += sign * value
                     errors += sign * value if re.fullmatch("[45][0-9][0-9]", code) else 0
@@ -134,6 +139,7 @@ def process_totals(
                 found["inference_prediction_sum"],
                 found["inference_prediction_squares"],
             ),
+            distribution=_binned(upto),
         )
     except (KeyError, ValueError, OverflowError) as error:
         raise UnreadableMetricsError(
@@ -142,6 +148,13 @@ def process_totals(
     if not process:
         raise UnreadableMetricsError("metrics of a pod: expected the label process, found none")
     return process, totals
+
+
+def _binned(upto: dict[float, int]) -> BinnedPredictions:
+    """Return the predictions in bins; none of a server that counts none, because its image is older."""
+    total = upto.pop(inf, 0)
+    edges = sorted(upto)
+    return BinnedPredictions(tuple(edges), tuple(upto[edge] for edge in edges), total)
 
 
 class RequestCounters(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions, RequestSche
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.inference_logging import sampling_key
-from pipelines.serving.golden import check_golden, counted_output, row_count
+from pipelines.serving.golden import (
+    check_golden,
+    counted_output,
+    counted_predictions,
+    prediction_deviation,
+    row_count,
+)
+from pipelines.serving.prediction_counts import bin_edges
 from pipelines.serving.protocol import RequestOutput, check_parameters, read_request
 from pipelines.serving.request_error import RequestError
 from pipelines.serving.runtime import LoadedModel, OnnxModel
@@ -198,6 +206,12 @@ class Predictor:
         name = self._output_names[self._predicting]
         found = [abs(float(value or 0)) for each in self.golden.outputs if each.name == name for value in each.data]
         return COUNTED_TIMES * (max(found, default=0.0) or 1.0)
+
+    @property
+    def prediction_edges(self) -> tuple[float, ...]:
+        """Edges of the bins in which metrics count predictions; none without golden predictions that are numbers."""
+        found = counted_predictions(self.golden) if self.golden is not None else []
+        return bin_edges(statistics.median(found), prediction_deviation(self.golden)) if found else ()
 
 
 class OutputWriter:

@@ -28,6 +28,7 @@ _NAMES = (
     "inference_([a-z]+_)?request_seconds_(bucket|count)",
     "inference_log_seconds_(sum|squares)",
     "inference_prediction_(count|sum|squares)",
+    "inference_predictions_bucket",
 )
 _OWN_LABELS = frozenset({"__name__", "code", "le", "model", "bundle", "process"})
 """Labels of the server. All others are those of the scrape, and the same for all metrics of a process."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from math import inf, log
+from math import log
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import (
@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from pipelines.serving.prediction_counts import PredictionCounts
 from pipelines.serving.request_concurrency import RequestConcurrency
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -46,7 +47,7 @@ class RequestMetrics(Collector):
         concurrency: average number of the requests that the event loop answers.
         rows: predicted rows.
         is_ready: True while the server takes requests.
-        largest_prediction: predictions beyond, of either sign, are counted as this one.
+        predictions: predictions of the answered requests.
     """
 
     def __init__(self, model: str, bundle: str, process: str = "") -> None:
@@ -54,7 +55,7 @@ class RequestMetrics(Collector):
         self.concurrency = RequestConcurrency()
         self.rows = 0
         self.is_ready = False
-        self.largest_prediction = inf
+        self.predictions = PredictionCounts()
         self._about = {"model": model, "bundle": bundle, "process": process}
         self._by_status = {200: 0}
         self._by_bucket = [0] * (len(BUCKETS) + 1)
@@ -63,8 +64,6 @@ class RequestMetrics(Collector):
         self._versioned_seconds = 0.0
         self._seconds = 0.0
         self._log_seconds = self._log_seconds_squared = 0.0
-        self._predictions = 0
-        self._prediction_sum = self._prediction_squares = 0.0
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._dropped = Counter(
@@ -107,13 +106,6 @@ class RequestMetrics(Collector):
             self._log_seconds += log_seconds
             self._log_seconds_squared += log_seconds * log_seconds
 
-    def predicted(self, value: float) -> None:
-        """Add the prediction of an answered request to the mean and the deviation of the predictions."""
-        value = limited(value, self.largest_prediction)
-        self._predictions += 1
-        self._prediction_sum += value
-        self._prediction_squares += value * value
-
     def latencies(self) -> list[int]:
         """Return the number of requests so far in each bucket of the latency histogram, one more than `BUCKETS`."""
         return self._by_bucket.copy()
@@ -149,11 +141,9 @@ class RequestMetrics(Collector):
         for name, text, value in (
             ("log_seconds_sum", f"Sum of the {logs}.", self._log_seconds),
             ("log_seconds_squares", f"Sum of the squares of the {logs}.", self._log_seconds_squared),
-            ("prediction_count", "Requests whose prediction is a number.", self._predictions),
-            ("prediction_sum", "Sum of their predictions.", self._prediction_sum),
-            ("prediction_squares", "Sum of the squares of their predictions.", self._prediction_squares),
         ):
             yield GaugeMetricFamily(f"inference_{name}", text, value=value)
+        yield from self.predictions.collect("inference_", "answered requests, without those that name a version")
         yield GaugeMetricFamily(
             "inference_requests_in_flight",
             "Inference requests being read, and the average of the last 15 seconds of those being answered.",
@@ -169,17 +159,6 @@ class RequestMetrics(Collector):
     def exposition(self) -> tuple[str, bytes]:
         """Return the content type and the text of the metrics."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
-
-
-def limited(value: float, largest: float) -> float:
-    """Return a prediction as it is counted.
-
-    A sum that holds a huge number loses the small ones that are added to it, so one request could make the mean and the
-    deviation of all later ones wrong, until the process ends.
-    """
-    if -largest <= value <= largest:
-        return value
-    return largest if value > 0 else -largest
 
 
 _LATENCY = "Time from the headers of a request to its response"

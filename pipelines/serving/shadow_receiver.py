@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from math import inf, log
+from math import log
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipelines.serving.request_metrics import BUCKETS, by_code, histogram, limited
+from pipelines.serving.prediction_counts import PredictionCounts
+from pipelines.serving.request_metrics import BUCKETS, by_code, histogram
 from pipelines.serving.shadow_protocol import ORIGINAL, SHADOW, AnswerFigures
 
 
@@ -26,18 +27,16 @@ class AnswerCounts(Collector):
         text: what is counted, in a few words.
 
     Attributes:
-        largest_prediction: see `RequestMetrics`.
+        predictions: predictions of the answers.
     """
 
     def __init__(self, prefix: str, text: str) -> None:
         self._prefix, self._text = prefix, text
-        self.largest_prediction = inf
+        self.predictions = PredictionCounts()
         self._by_status = {200: 0}
         self._by_bucket = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
         self._log_seconds = self._log_seconds_squared = 0.0
-        self._predictions = 0
-        self._prediction_sum = self._prediction_squares = 0.0
 
     def answered(self, answer: AnswerFigures) -> None:
         """Count one answer."""
@@ -49,10 +48,7 @@ class AnswerCounts(Collector):
             self._log_seconds += log_seconds
             self._log_seconds_squared += log_seconds * log_seconds
         if answer.prediction is not None:
-            prediction = limited(answer.prediction, self.largest_prediction)
-            self._predictions += 1
-            self._prediction_sum += prediction
-            self._prediction_squares += prediction * prediction
+            self.predictions.add(answer.prediction)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counts as metrics."""
@@ -62,11 +58,9 @@ class AnswerCounts(Collector):
         for suffix, what, value in (
             ("log_seconds_sum", "Sum of the natural logarithms of the seconds", self._log_seconds),
             ("log_seconds_squares", "Sum of the squares of these logarithms", self._log_seconds_squared),
-            ("prediction_count", "Number of predictions", self._predictions),
-            ("prediction_sum", "Sum of the predictions", self._prediction_sum),
-            ("prediction_squares", "Sum of the squares of the predictions", self._prediction_squares),
         ):
             yield GaugeMetricFamily(f"{name}{suffix}", f"{what} of the {self._text}.", value=value)
+        yield from self.predictions.collect(name, f"the {self._text}")
 
 
 class ShadowReceiver(Collector):
@@ -76,9 +70,10 @@ class ShadowReceiver(Collector):
         self._canary = AnswerCounts(SHADOW, "answers to copies of requests, which are discarded")
         self._live = AnswerCounts(ORIGINAL, "answers of the live pods to the requests that this pod took copies of")
 
-    def limit_predictions(self, largest: float) -> None:
-        """Set the largest prediction that both sides count as it is."""
-        self._canary.largest_prediction = self._live.largest_prediction = largest
+    def expect_predictions(self, largest: float, edges: tuple[float, ...]) -> None:
+        """Set how both sides count predictions; see `PredictionCounts`."""
+        self._canary.predictions.expect(largest, edges)
+        self._live.predictions.expect(largest, edges)
 
     def compared(self, canary: AnswerFigures, live: AnswerFigures) -> None:
         """Count one copy: what this pod made of it, and what the live pod did."""

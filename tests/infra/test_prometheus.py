@@ -78,6 +78,8 @@ def test_an_image_that_was_pinned_before_reads_the_settings_of_an_environment_wi
         "wait_seconds": 0,
         "bounds": bounds,
     }
+    changed = CanarySettings.model_validate({"fail_if": "failed", "bounds": {**bounds, "prediction_distance": 0.5}})
+    assert json.loads(changed.to_variable())["bounds"] == {**bounds, "prediction_distance": 0.5}
 
 
 @pytest.mark.parametrize(

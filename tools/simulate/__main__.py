@@ -18,10 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.declarations.atomic_files import write_atomically
-from tools.simulate import canary_checks, data_monitors, model_monitors
+from tools.simulate import canary_checks, canary_predictions, data_monitors, model_monitors
 from tools.simulate.rates import MeasuredRate
 
-SIMULATIONS = {**data_monitors.SIMULATIONS, **canary_checks.SIMULATIONS, **model_monitors.SIMULATIONS}
+SIMULATIONS = {
+    **data_monitors.SIMULATIONS,
+    **canary_checks.SIMULATIONS,
+    **canary_predictions.SIMULATIONS,
+    **model_monitors.SIMULATIONS,
+}
 """Every simulation, by what happens."""
 
 RESULTS = Path(__file__).parents[2] / "build" / "simulations.json"

@@ -8,6 +8,7 @@ normal. The naive rules see the same requests.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from pipelines.declarations.canary_settings import CanaryBounds
 from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals, judge_canary
+from pipelines.serving.prediction_counts import bin_edges
+from pipelines.serving.prediction_shape import BinnedPredictions
 from pipelines.serving.sequential_tests import Moments
 from tools.simulate.rates import Run, Simulation
 
@@ -26,11 +29,26 @@ GOOD_REQUESTS = 4_000
 MOST_REQUESTS = 5_000
 BOUNDS = CanaryBounds(error_rate=0.001, p99_ms=20, error_increase=0.1, prediction_shift=1)
 
+GOLDEN_ROWS = 5
+
+Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
+"""Draws a number of predictions."""
+
 Rule = Callable[[RequestTotals, RequestTotals], bool]
 
 
+def normal(mean: float, deviation: float = 10.0) -> Draw:
+    """Return what draws predictions from a normal distribution."""
+    return lambda rng, count: rng.normal(mean, deviation, count)
+
+
 def arm(
-    rng: np.random.Generator, requests: NDArray[np.int64], errors: float, milliseconds: float, prediction: float
+    rng: np.random.Generator,
+    requests: NDArray[np.int64],
+    errors: float,
+    milliseconds: float,
+    predict: Draw,
+    golden: Draw | None = None,
 ) -> list[RequestTotals]:
     """Draw what one side has answered at each look.
 
@@ -39,13 +57,25 @@ def arm(
         requests: new requests before each look.
         errors: chance that a request ends in an error.
         milliseconds: median latency.
-        prediction: mean prediction; the standard deviation is 10.
+        predict: draws the predictions.
+        golden: draws the golden predictions of its bundle; like `predict` by default.
     """
     answered = np.cumsum(requests - rng.binomial(requests, errors))
     every = np.cumsum(requests)
     count = int(answered[-1])
     logs = math.log(milliseconds / 1000) + rng.normal(0, 0.5, count) + 2 * (rng.random(count) < 0.02)
-    return _totals_at_looks(every, answered, rng.normal(prediction, 10, count), logs)
+    return _totals_at_looks(every, answered, predict(rng, count), logs, golden_edges(rng, golden or predict))
+
+
+def golden_edges(rng: np.random.Generator, golden: Draw) -> tuple[float, ...]:
+    """Return the edges of the bins of a server, from the golden predictions of its bundle.
+
+    Args:
+        rng: source of randomness; it draws the same numbers afterwards as before.
+        golden: draws the golden predictions.
+    """
+    found = golden(rng.spawn(1)[0], GOLDEN_ROWS).tolist()
+    return bin_edges(statistics.median(found), statistics.stdev(found))
 
 
 def looks(
@@ -68,8 +98,8 @@ def looks(
         prediction: mean prediction of the canary; that of the live pods is 50.
     """
     shares = rng.binomial(LOOK, weight, most // LOOK)
-    live = arm(rng, LOOK - shares, rates[0], 1.0, 50.0)
-    return zip(live, arm(rng, shares, rates[1], milliseconds, prediction), strict=True)
+    live = arm(rng, LOOK - shares, rates[0], 1.0, normal(50.0))
+    return zip(live, arm(rng, shares, rates[1], milliseconds, normal(prediction)), strict=True)
 
 
 def copied_looks(
@@ -88,18 +118,22 @@ def copied_looks(
     fails = both | (draws > 1 - canary_alone), both | ((draws >= shared) & (draws < shared + live_alone))
     value = rng.normal(50, 10, most)  # both predict nearly the same
     every = np.arange(LOOK, most + 1, LOOK)
+    edges = golden_edges(rng, normal(50.0))  # the canary counts both sides
     sides = []
     for failed in fails:
         values, logs = value + rng.normal(0, 1, most), math.log(0.001) + rng.normal(0, 0.5, most)
-        sides.append(
-            _totals_at_looks(every, np.cumsum(~failed, dtype=np.int64)[every - 1], values[~failed], logs[~failed])
-        )
+        answered = np.cumsum(~failed, dtype=np.int64)[every - 1]
+        sides.append(_totals_at_looks(every, answered, values[~failed], logs[~failed], edges))
     canary, live = sides
     return zip(live, canary, strict=True)
 
 
 def _totals_at_looks(
-    every: NDArray[np.int64], answered: NDArray[np.int64], values: NDArray[np.float64], logs: NDArray[np.float64]
+    every: NDArray[np.int64],
+    answered: NDArray[np.int64],
+    values: NDArray[np.float64],
+    logs: NDArray[np.float64],
+    edges: tuple[float, ...],
 ) -> list[RequestTotals]:
     """Return what one side has answered at each look.
 
@@ -108,7 +142,11 @@ def _totals_at_looks(
         answered: those of them that did not end in an error.
         values: the predictions of the answered ones.
         logs: logarithms of their latencies.
+        edges: edges of the bins of the predictions.
     """
+    in_bins = np.zeros((len(values) + 1, len(edges) + 1), np.int64)
+    in_bins[np.arange(len(values)) + 1, np.searchsorted(edges, values)] = 1
+    upto = np.cumsum(np.cumsum(in_bins, axis=0)[answered], axis=1)[:, :-1]
     slow = logs > math.log(BOUNDS.p99_ms / 1000)
     sums = [np.concatenate([[0.0], np.cumsum(one)])[answered] for one in (slow, logs, logs**2, values, values**2)]
     return [
@@ -118,9 +156,10 @@ def _totals_at_looks(
             slow=int(late),
             latency=Moments(right, log, log_square),
             predictions=Moments(right, value, square),
+            distribution=BinnedPredictions(edges, tuple(binned), right),
         )
-        for total, right, late, log, log_square, value, square in zip(
-            *(column.tolist() for column in (every, answered, *sums)), strict=True
+        for total, right, late, log, log_square, value, square, binned in zip(
+            *(column.tolist() for column in (every, answered, *sums, upto)), strict=True
         )
     ]
 

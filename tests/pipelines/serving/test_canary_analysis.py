@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from pipelines.declarations.canary_settings import CanaryBounds
 from pipelines.serving.canary_analysis import POWER, RequestTotals, judge_canary, requests_needed
+from pipelines.serving.prediction_counts import bin_edges
+from pipelines.serving.prediction_shape import BinnedPredictions
 from pipelines.serving.sequential_tests import Moments
 
 BOUNDS = CanaryBounds(error_rate=0.01, p99_ms=20, error_increase=0.1, prediction_shift=1)
@@ -134,7 +140,108 @@ def test_golden_predictions_change_nothing_about_live_ones_that_vary() -> None:
 def test_predictions_without_a_finite_mean_are_not_tested() -> None:
     endless = replace(totals(500), predictions=Moments(500, math.inf, math.inf))
     verdict = judge_canary(endless, GOOD, BOUNDS)
-    assert [finding.evidence is None for finding in verdict.findings] == [False, False, True]
+    assert [finding.evidence is None for finding in verdict.findings] == [False, False, True, True]
+
+
+# --- the shape of the distribution of predictions ---------------------------------------------------------------------
+
+
+def spread(values: Any, golden: tuple[float, float] = (50.0, 10.0)) -> RequestTotals:
+    """Return what pods answered, from each prediction and from what the golden predictions of their bundle are like."""
+    ordered, edges = np.sort(np.asarray(values, dtype=float)), bin_edges(*golden)
+    upto = tuple(int(number) for number in np.searchsorted(ordered, edges, side="right"))
+    return replace(
+        totals(len(ordered)),
+        predictions=Moments(len(ordered), float(ordered.sum()), float((ordered**2).sum())),
+        distribution=BinnedPredictions(edges, upto, len(ordered)),
+    )
+
+
+def normal(count: int, mean: float, deviation: float) -> Any:
+    return stats.norm.ppf((np.arange(count) + 0.5) / count) * deviation + mean
+
+
+def classes(count: int, *shares: float) -> Any:
+    return np.repeat(np.arange(float(len(shares))), [round(count * share) for share in shares])
+
+
+SPREAD = spread(normal(5_000, 50, 10))
+
+
+@pytest.mark.parametrize(
+    ("canary", "live"),
+    [
+        (spread(np.full(500, 50.0)), SPREAD),
+        (spread(np.full(500, 50.0), golden=(50.0, 0.0)), SPREAD),
+        (spread(normal(2_000, 50, 20), golden=(44.0, 31.0)), SPREAD),
+        (spread(np.repeat([40.0, 60.0], 500)), SPREAD),
+        (
+            spread(np.repeat([0.05, 0.95], 300), golden=(0.05, 0.4)),
+            spread((np.arange(5_000) + 0.5) / 5_000, golden=(0.6, 0.3)),
+        ),
+        (spread(classes(500, 0.4, 0.2, 0.4), golden=(0, 1)), spread(classes(5_000, 0.2, 0.6, 0.2), golden=(1, 0.5))),
+    ],
+)
+def test_another_shape_with_the_same_mean_is_harm(canary: RequestTotals, live: RequestTotals) -> None:
+    assert canary.predictions.mean == pytest.approx(live.predictions.mean, abs=1e-6)
+    assert harm(canary, live) == ["distribution"]
+    assert harm(live, live) == []
+
+
+@pytest.mark.parametrize("requests", [300, 20_000])
+def test_a_new_model_may_differ_a_little_however_many_requests_there_are(requests: int) -> None:
+    for mean, deviation in ((50, 12.5), (50, 7.8), (51, 11), (58, 10)):
+        canary = spread(normal(requests, mean, deviation))
+        assert harm(canary, SPREAD) == []
+
+
+def test_a_model_may_declare_another_distance() -> None:
+    canary = spread(normal(5_000, 50, 15))
+    assert harm(canary, SPREAD) == ["distribution"]
+    assert harm(canary, SPREAD, BOUNDS.model_copy(update={"prediction_distance": 0.5})) == []
+
+
+def test_the_finding_and_the_summary_say_how_much_the_shape_differs() -> None:
+    verdict = judge_canary(spread(normal(2_000, 50, 20)), SPREAD, BOUNDS)
+    found = str(verdict.findings[-1])
+    assert re.fullmatch(
+        r"distribution: canary differs by 0\.8\d* standard deviations; bound 0\.3\d*; e-value .+", found
+    )
+    assert found in verdict.summary
+
+
+def test_live_pods_of_an_earlier_image_leave_the_other_checks_to_decide() -> None:
+    old = replace(SPREAD, distribution=BinnedPredictions())
+    flat = spread(np.full(500, 50.0))
+    for pair in ((flat, old), (replace(flat, distribution=BinnedPredictions()), SPREAD)):
+        verdict = judge_canary(*pair, BOUNDS)
+        assert verdict.outcome == "passed"
+        assert "count no distribution: their serving image is older" in verdict.summary
+        assert str(verdict.findings[-1]).endswith("is older; not tested")
+    assert harm(replace(flat, errors=100), old) == ["errors"]
+
+
+def test_a_release_of_which_only_some_pods_count_bins_is_not_compared() -> None:
+    """The pods may be busy at other times, so a part of the predictions may differ from the rest."""
+    mixed = SPREAD + replace(SPREAD, distribution=BinnedPredictions())
+    assert judge_canary(spread(np.full(500, 50.0)), mixed, BOUNDS).outcome == "passed"
+
+
+@pytest.mark.parametrize("edge", [float(edge) for edge in bin_edges(145.0, 60.0)[10:40:4]])
+def test_callers_that_repeat_one_request_do_not_stop_a_canary_whose_prediction_crosses_an_edge(edge: float) -> None:
+    golden = (145.0, 60.0)
+    canary, live = spread(np.full(500, edge + 0.1), golden), spread(np.full(5_000, edge - 0.1), golden)
+    assert judge_canary(canary, live, BOUNDS, golden_deviation=60.0).outcome == "passed"
+    some = np.repeat([edge - 0.1, 100.0, 101.0], [4_000, 500, 500])
+    other = np.repeat([edge + 0.1, 100.0, 101.0], [400, 50, 50])
+    assert harm(spread(other, golden), spread(some, golden)) == []
+
+
+def test_predictions_outside_the_bins_are_unknown() -> None:
+    far = spread(normal(500, 9_000, 10))
+    found = judge_canary(far, far, BOUNDS).findings[-1]
+    assert (found.evidence, found.breaks_bound) == (None, False)
+    assert "lie outside the bins" in str(found)
 
 
 def test_a_failed_verdict_names_the_figures() -> None:
@@ -162,8 +269,6 @@ def test_both_sides_need_enough_requests_to_compare_means() -> None:
 
 @pytest.mark.parametrize(("share", "base"), [(0.1, 0.002), (0.5, 0.05)])
 def test_the_declared_increase_is_found_before_a_canary_may_pass(share: float, base: float) -> None:
-    import numpy as np
-
     rng = np.random.default_rng(5)
     number, found, runs = requests_needed(share, base, 0.1), 0, 100
     for _ in range(runs):

@@ -20,6 +20,7 @@ from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals
 from pipelines.serving.check import FAILED, INCONCLUSIVE, SINGLE_ROW_REQUESTS, Clock, service_urls
 from pipelines.serving.golden import CHECK_REQUEST, single_rows
 from pipelines.serving.pod_counters import ServiceCounters
+from pipelines.serving.prediction_counts import bin_edges
 from pipelines.serving.probe import UnavailableError
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.sequential_tests import Moments
@@ -384,10 +385,12 @@ class Traffic:
         errors: share of failed requests of the canary.
         per_look: requests to the canary between two looks.
         total: requests to the canary so far.
+        squeeze: by how much less the predictions of the canary vary, around the same mean.
     """
 
     def __init__(self, now: FakeTime, errors: float, per_look: int) -> None:
         self.errors, self.per_look, self.total = errors, per_look, 0
+        self.squeeze = 1.0
         self._arms = {arm: (RequestMetrics(NAME, DIGEST, arm), [0, 0]) for arm in ("canary", "live")}
         now.on_sleep = self.more
 
@@ -401,7 +404,7 @@ class Traffic:
             while answered[index] < number:
                 answered[index] += 1
                 metrics.answered(status, 0.001)
-                metrics.predicted(float(answered[index] % 7))
+                metrics.predictions.add(3 + (answered[index] % 7 - 3) / (self.squeeze if arm == "canary" else 1))
         return metrics.exposition()[1].decode()
 
 
@@ -446,6 +449,34 @@ def test_a_canary_that_errs_is_stopped_long_before_its_time_is_over(now: FakeTim
     assert verdict.outcome == "failed"
     assert now.at <= 10
     assert any(line.startswith("errors: canary 30 %, live 0 %; bound 1 %; e-value ") for line in says)
+
+
+def with_bins(traffic: Traffic) -> Traffic:
+    """Let both sides count predictions in bins."""
+    for metrics, _ in traffic._arms.values():
+        metrics.predictions.expect(1e6, bin_edges(3.0, 2.0))
+    return traffic
+
+
+def test_a_canary_with_the_same_mean_and_another_spread_is_stopped(now: FakeTime) -> None:
+    says: list[str] = []
+    traffic = with_bins(Traffic(now, 0.0, 40))
+    traffic.squeeze = 1000.0
+    verdict = watched(now, traffic, seconds=900, says=says)
+    assert verdict.outcome == "failed"
+    assert "distribution: canary differs by " in verdict.summary
+    assert now.at <= 20
+
+
+def test_live_pods_without_bins_are_said_not_to_be_compared(now: FakeTime) -> None:
+    says: list[str] = []
+    traffic = Traffic(now, 0.0, 200)
+    traffic.squeeze = 1000.0
+    verdict = watched(now, traffic, seconds=10, says=says)
+    assert verdict.outcome == "passed"
+    assert any(line.startswith("distribution: the canary count") for line in says)
+    now.at = 0
+    assert watched(now, with_bins(Traffic(now, 0.0, 200)), seconds=10).summary.endswith("to the live pods")
 
 
 def test_a_good_canary_keeps_its_weight_for_the_declared_time(now: FakeTime) -> None:

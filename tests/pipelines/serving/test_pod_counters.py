@@ -10,6 +10,8 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving import pod_counters
 from pipelines.serving.pod_counters import ServiceCounters, UnreadableMetricsError, read_metrics
+from pipelines.serving.prediction_counts import bin_edges
+from pipelines.serving.prediction_shape import BinnedPredictions
 from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.bundles import DIGEST, NAME
 
@@ -33,8 +35,8 @@ def turns(*pods: RequestMetrics) -> Callable[[], str]:
 
 def test_a_pod_reports_what_it_answered() -> None:
     metrics = served("p-1", 200, 200, 400, 422, 500, 499, 408)
-    metrics.predicted(-3.0)
-    metrics.predicted(5.0)
+    metrics.predictions.add(-3.0)
+    metrics.predictions.add(5.0)
     process, totals = read_metrics(text(metrics), 0.02)
     assert process == "p-1"
     assert (totals.requests, totals.errors, totals.slow) == (5, 3, 0)
@@ -64,12 +66,56 @@ def test_metrics_of_earlier_servers_are_read() -> None:
     lines = text(served("p", 200, 500)).splitlines(keepends=True)
     _, totals = read_metrics("".join(line for line in lines if "versioned" not in line), 0.02)
     assert (totals.requests, totals.errors, totals.slow) == (2, 1, 0)
+    assert totals.distribution == BinnedPredictions()
 
 
 @pytest.mark.parametrize("content", ["", "up 1\n", "{}", text(RequestMetrics(NAME, DIGEST)), "\x00{{{ 1 2 3"])
 def test_other_metrics_are_refused(content: str) -> None:
     with pytest.raises(UnreadableMetricsError, match="metrics of a pod: expected"):
         read_metrics(content, 0.02)
+
+
+def test_predictions_are_read_in_bins() -> None:
+    metrics = served("p", 200)
+    metrics.predictions.expect(1e9, bin_edges(91.1, 30.0))
+    for value in (-3.0, 91.0, 92.0, 1e12):
+        metrics.predictions.add(value)
+    binned = read_metrics(text(metrics), 0.02)[1].distribution
+    assert binned.edges == bin_edges(91.1, 30.0)
+    assert (binned.total, binned.upto[-1]) == (4, 3)
+    assert list(binned.upto) == sorted(binned.upto)
+
+
+@pytest.mark.parametrize("wrong", ['le="x"', 'le="1.0"} NaN', 'other="1"'])
+def test_bins_that_are_not_numbers_are_refused(wrong: str) -> None:
+    metrics = served("p", 200)
+    metrics.predictions.expect(1e9, (1.0,))
+    content = text(metrics)
+    assert 'inference_predictions_bucket{le="1.0"} 0.0' in content
+    old = 'le="1.0"} 0.0' if "NaN" in wrong else 'le="1.0"'
+    changed = content.replace(f"inference_predictions_bucket{{{old}", f"inference_predictions_bucket{{{wrong}")
+    with pytest.raises(UnreadableMetricsError):
+        read_metrics(changed, 0.02)
+
+
+def test_bins_count_from_the_first_look_on_and_never_run_backwards() -> None:
+    edges = bin_edges(50.0, 10.0)
+    before, after = served("p-1"), served("p-2")
+    for pod in (before, after):
+        pod.predictions.expect(1e9, edges)
+        for _ in range(100):
+            pod.predictions.add(20.0)
+    counters = ServiceCounters(turns(before), 0.02)
+    counters.look()
+    before.predictions.add(55.0)
+    counters.look()
+    counters.read = turns(after)
+    counters.look()
+    after.predictions.add(45.0)
+    counters.look()
+    binned = counters.totals.distribution
+    assert (binned.total, binned.upto[0], binned.upto[-1]) == (2, 0, 2)
+    assert min(binned.upto) >= 0
 
 
 def test_all_pods_count_from_the_first_look_on() -> None:

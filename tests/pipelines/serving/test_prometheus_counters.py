@@ -29,6 +29,7 @@ from pipelines.declarations.environment import Prometheus, SecretKey
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving import check
 from pipelines.serving.pod_counters import UnreadableMetricsError, read_metrics
+from pipelines.serving.prediction_counts import bin_edges
 from pipelines.serving.probe import UnavailableError
 from pipelines.serving.prometheus_counters import (
     PrometheusCounters,
@@ -51,6 +52,7 @@ def process(release: str, number: int = 0) -> str:
 
 def server(release: str, number: int = 0, requests: int = 0, errors: int = 0) -> RequestMetrics:
     metrics = RequestMetrics(NAME, DIGEST, process(release, number))
+    metrics.predictions.expect(1e6, bin_edges(1.0, 1.0))
     answer(metrics, requests, errors)
     return metrics
 
@@ -58,7 +60,7 @@ def server(release: str, number: int = 0, requests: int = 0, errors: int = 0) ->
 def answer(metrics: RequestMetrics, requests: int, errors: int = 0) -> None:
     for number in range(requests):
         metrics.answered(500 if number < errors else 200, 0.001)
-        metrics.predicted(float(number % 3))
+        metrics.predictions.add(float(number % 3))
 
 
 def text(metrics: RequestMetrics) -> str:
@@ -107,7 +109,8 @@ def test_the_same_counts_are_read_as_from_the_pod() -> None:
     found = read_processes(FakePrometheus(one)(counters_query(NAME, CANARY)), 0.02)
     name, totals = read_metrics(text(one), 0.02)
     assert found == {name: totals}
-    assert (totals.requests, totals.errors) == (50, 3)
+    assert (totals.requests, totals.errors, totals.distribution.total) == (50, 3, 50)
+    assert len(totals.distribution.edges) > 20
 
 
 def test_only_pods_of_the_release_count_and_from_the_first_look_on() -> None:
@@ -405,6 +408,7 @@ def test_a_real_prometheus_tells_a_bad_canary_from_the_live_pods(
 
         wait_for(all_counted)
         assert [one.totals.errors for one in made] == [30, 0]
+        assert [one.totals.distribution.total for one in made] == [80, 80]
         monkeypatch.setattr(check, "_answer_golden", lambda *_: 2)
         ticks = iter(range(10_000))
 

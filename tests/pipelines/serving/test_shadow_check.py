@@ -11,6 +11,7 @@ import pytest
 from pipelines.declarations.shadow_traffic import SHADOW_PERCENT, ShadowPeers
 from pipelines.serving import check
 from pipelines.serving.check import FAILED, INCONCLUSIVE
+from pipelines.serving.prediction_counts import bin_edges
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.shadow_protocol import AnswerFigures
 from pipelines.serving.shadow_receiver import ShadowReceiver
@@ -30,15 +31,18 @@ class Copies:
         errors: share of the copies that the canary fails.
         live_errors: share of the same requests that the live pods failed.
         shift: difference of the predictions.
+        squeeze: by how much less the predictions of the canary vary, around the same mean.
         per_look: copies between two looks.
     """
 
     def __init__(self, pods: Canary, now: FakeTime) -> None:
         self.errors = self.live_errors = self.shift = 0.0
+        self.squeeze = 1.0
         self.per_look = 20
         self._pods = pods
         self._taken = 0
         self._receiver = ShadowReceiver()
+        self._receiver.expect_predictions(1e6, bin_edges(3.0, 2.0))
         self._metrics = RequestMetrics(NAME, DIGEST, "canary-1")
         self._metrics.add(self._receiver)
         live = RequestMetrics(NAME, DIGEST, "live-1")
@@ -59,7 +63,8 @@ class Copies:
                 fails = position < 100 * errors
                 return AnswerFigures(500 if fails else 200, 0.002, None if fails else value)
 
-            self._receiver.compared(figures(self.errors, value + self.shift), figures(self.live_errors, value))
+            ours = 3 + (value - 3) / self.squeeze + self.shift
+            self._receiver.compared(figures(self.errors, ours), figures(self.live_errors, value))
         self.show()
 
 
@@ -92,6 +97,14 @@ def test_a_canary_that_fails_copies_is_stopped_before_it_has_callers(
 def test_a_canary_that_predicts_something_else_is_stopped(url: str, now: FakeTime, copies: Copies) -> None:
     copies.shift = 9.0
     assert run(url, now, seconds=900) == FAILED
+
+
+def test_a_canary_that_predicts_the_mean_for_every_copy_is_stopped(
+    url: str, now: FakeTime, copies: Copies, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies.squeeze = 1000.0
+    assert run(url, now, seconds=900) == FAILED
+    assert "copies of their requests: distribution: canary differs by " in capsys.readouterr().out
 
 
 def test_requests_that_both_releases_fail_do_not_stop_a_canary(
