@@ -315,8 +315,8 @@ def _compare_distributions(
     if not 0 < deviation < math.inf:
         return ShapeComparison(unknown="the live predictions do not vary")
     allowed = bound * deviation
-    if found.least <= allowed:
-        allowed = max(allowed, found.resolution)
+    if found.resolution > allowed and found.least() <= allowed:
+        allowed = found.resolution
     return ShapeComparison(
         distance=found.distance / deviation,
         allowed=allowed / deviation,

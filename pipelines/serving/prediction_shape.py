@@ -9,11 +9,10 @@ amount for free, because another test compares means. The functions are pure, an
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import inf
-from typing import NamedTuple
 
 from pipelines.serving.sequential_tests import Moments
 
@@ -70,16 +69,16 @@ class ShapeDifference:
 
     Attributes:
         distance: how far predictions must move on average, after all have moved by the same amount.
-        least: the same, wherever in their bins the predictions are.
         resolution: mean width of the bins of the predictions: the most by which `distance` may be too great.
         first, second: values for a test of means, one for each prediction. The difference of their means is `distance`.
+        least: returns the distance if predictions are where in their bins it is smallest.
     """
 
     distance: float
-    least: float
     resolution: float
     first: Moments
     second: Moments
+    least: Callable[[], float]
 
 
 def compare_shapes(first: BinnedPredictions, second: BinnedPredictions) -> ShapeDifference | None:
@@ -88,129 +87,103 @@ def compare_shapes(first: BinnedPredictions, second: BinnedPredictions) -> Shape
     Within a bin, predictions are taken as evenly spread. Those outside all edges count as if they were at the edge.
     """
     first, second = first.with_edges_of(second), second.with_edges_of(first)
-    edges = first.edges
-    if len(edges) < 2 or not first.total or not second.total:
+    if len(first.edges) < 2 or not first.total or not second.total:
         return None
-    shares = [[number / side.total for number in side.upto] for side in (first, second)]
-    if any(upto != sorted(upto) or upto[0] + 1 - upto[-1] > MOST_OUTSIDE for upto in shares):
+    edges, ours, theirs = _occupied(first.edges, *([one / side.total for one in side.upto] for side in (first, second)))
+    if any(upto != sorted(upto) or upto[0] + 1 - upto[-1] > MOST_OUTSIDE for upto in (ours, theirs)):
         return None
-    levels = _levels(edges, *shares)
-    shift = _median([(level.difference, level.weight) for level in levels])
-    ours, theirs = _Curve(edges, shares[0], -shift), _Curve(edges, shares[1], 0.0)
-    places = sorted({*ours.places, *theirs.places})
+    ends = sorted({0.0, *ours, *theirs, 1.0})
+    weights = [after - before for before, after in pairwise(ends)]
+    levels = [(before + after) / 2 for before, after in pairwise(ends)]
+    quantiles = zip(_interpolated(levels, ours, edges), _interpolated(levels, theirs, edges), strict=True)
+    shift = _median([one - other for one, other in quantiles], weights)
+
+    moved = [edge - shift for edge in edges]
+    places = sorted({*moved, *edges})
+    upto = _interpolated(places, moved, ours), _interpolated(places, edges, theirs)
     # A function with slopes of at most 1, whose means differ by the distance (Kantorovich and Rubinstein).
-    potential, distance = [0.0], 0.0
-    for left, right in pairwise(places):
-        middle = (left + right) / 2
-        more = theirs.share(middle) - ours.share(middle)
-        distance += (right - left) * abs(more)
-        potential.append(potential[-1] + (right - left) * ((more > 0) - (more < 0)))
-    variances = [side.variance(places, potential) for side in (ours, theirs)]
+    potential, distance, value = [0.0], 0.0, 0.0
+    for left, right, a, b, c, d in zip(places, places[1:], upto[0], upto[0][1:], upto[1], upto[1][1:], strict=False):
+        one = 0.0 if right <= moved[0] else 1.0 if left >= moved[-1] else (a + b) / 2
+        other = 0.0 if right <= edges[0] else 1.0 if left >= edges[-1] else (c + d) / 2
+        distance += (right - left) * abs(other - one)
+        value += (right - left) * ((other > one) - (other < one))
+        potential.append(value)
     return ShapeDifference(
         distance,
-        _least_distance(levels),
-        sum(_mean_width(edges, upto) for upto in shares) / 2,
-        _moments(first.total, distance, variances[0]),
-        _moments(second.total, 0.0, variances[1]),
+        (_mean_width(edges, ours) + _mean_width(edges, theirs)) / 2,
+        _moments(first.total, distance, _variance(upto[0], potential)),
+        _moments(second.total, 0.0, _variance(upto[1], potential)),
+        lambda: _least_distance(edges, ours, theirs, levels, weights),
     )
 
 
-class _Curve:
-    """Cumulative distribution of predictions, all moved by the same amount. It is linear within a bin.
+def _occupied(
+    edges: Sequence[float], first: Sequence[float], second: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """Leave out the edges before the first prediction and after the last one."""
+    start = min(bisect_right(first, 0.0), bisect_right(second, 0.0)) - 1
+    start = max(0, min(start, len(edges) - 2))
+    end = max(bisect_left(first, 1.0) + 1, bisect_left(second, 1.0) + 1, start + 2)
+    return edges[start:end], first[start:end], second[start:end]
+
+
+def _interpolated(places: Sequence[float], known: Sequence[float], values: Sequence[float]) -> list[float]:
+    """Return the values of a piecewise linear function at some places; outside, the first or the last value.
 
     Args:
-        edges: edges of the bins.
-        upto: share of the predictions up to each edge.
-        shift: what is added to each prediction.
+        places: where to evaluate it, in ascending order.
+        known: where it is known, in ascending order.
+        values: its values there.
     """
-
-    def __init__(self, edges: Sequence[float], upto: Sequence[float], shift: float) -> None:
-        self.places = [edge + shift for edge in edges]
-        self._upto = upto
-
-    def share(self, place: float) -> float:
-        """Return the share of the predictions up to a place."""
-        at = bisect_right(self.places, place)
-        if at == 0:
-            return 0.0
-        if at == len(self.places):
-            return 1.0
-        left, right = self.places[at - 1], self.places[at]
-        before, after = self._upto[at - 1], self._upto[at]
-        return before + (after - before) * (place - left) / (right - left)
-
-    def variance(self, places: Sequence[float], values: Sequence[float]) -> float:
-        """Return the variance of a function of the predictions.
-
-        Args:
-            places: where the function is known, at least at all edges; it is linear in between.
-            values: its values there.
-        """
-        known = dict(zip(places, values, strict=True))
-        ends = (self._upto[0], known[self.places[0]]), (1 - self._upto[-1], known[self.places[-1]])
-        mean = sum(share * value for share, value in ends)
-        square = sum(share * value * value for share, value in ends)
-        for (left, one), (right, other) in pairwise(zip(places, values, strict=True)):
-            if self.places[0] <= left and right <= self.places[-1]:
-                share = self._within(left, right)
-                mean += share * (one + other) / 2
-                square += share * (one * one + one * other + other * other) / 3
-        return max(0.0, square - mean * mean)
-
-    def _within(self, left: float, right: float) -> float:
-        """Return the share of the predictions between two places within one bin."""
-        at = bisect_right(self.places, left)
-        width = self.places[at] - self.places[at - 1]
-        return (self._upto[at] - self._upto[at - 1]) * (right - left) / width
-
-
-class _Level(NamedTuple):
-    """Difference of the quantiles of two distributions for a share of the predictions.
-
-    Attributes:
-        weight: the share.
-        difference: first quantile less the second one.
-        low, high: least and greatest difference, wherever in their bins the predictions are.
-    """
-
-    weight: float
-    difference: float
-    low: float
-    high: float
-
-
-def _levels(edges: Sequence[float], first: Sequence[float], second: Sequence[float]) -> list[_Level]:
-    """Return the differences of the quantiles, each for the shares at which both are in one bin."""
-    found = []
-    for before, after in pairwise(sorted({0.0, *first, *second, 1.0})):
-        (low, one, high), (least, other, most) = (
-            _quantile(edges, upto, (before + after) / 2) for upto in (first, second)
-        )
-        found.append(_Level(after - before, one - other, low - most, high - least))
+    at, count, found = 0, len(known), []
+    for place in places:
+        while at < count and known[at] <= place:
+            at += 1
+        if at in (0, count):
+            found.append(values[max(0, at - 1)])
+        else:
+            low, high = values[at - 1], values[at]
+            found.append(low + (high - low) * (place - known[at - 1]) / (known[at] - known[at - 1]))
     return found
 
 
-def _quantile(edges: Sequence[float], upto: Sequence[float], level: float) -> tuple[float, float, float]:
-    """Return the quantile at a level, between the edges of its bin. Outside all edges it is taken as the next one."""
-    at = bisect_right(upto, level)
-    if at == 0:
-        return -inf, edges[0], edges[0]
-    if at == len(edges):
-        return edges[-1], edges[-1], inf
-    low, high = edges[at - 1], edges[at]
-    return low, low + (high - low) * (level - upto[at - 1]) / (upto[at] - upto[at - 1]), high
+def _variance(upto: Sequence[float], values: Sequence[float]) -> float:
+    """Return the variance of a function of the predictions that is linear between some places.
+
+    Args:
+        upto: share of the predictions up to each place. Those outside all places count as if they were at the edge.
+        values: value of the function at each place.
+    """
+    mean = upto[0] * values[0] + (1 - upto[-1]) * values[-1]
+    square = upto[0] * values[0] ** 2 + (1 - upto[-1]) * values[-1] ** 2
+    for before, after, one, other in zip(upto, upto[1:], values, values[1:], strict=False):
+        if after > before:
+            mean += (after - before) * (one + other) / 2
+            square += (after - before) * (one * one + one * other + other * other) / 3
+    return max(0.0, square - mean * mean)
 
 
-def _least_distance(levels: Sequence[_Level]) -> float:
+def _least_distance(
+    edges: Sequence[float],
+    first: Sequence[float],
+    second: Sequence[float],
+    levels: Sequence[float],
+    weights: Sequence[float],
+) -> float:
     """Return the distance after the best shift, if predictions are where in their bins it is smallest."""
-    ends = [(end, level.weight) for level in levels for end in (level.low, level.high)]
-    shift = _median(ends)
-    return sum(level.weight * max(0.0, level.low - shift, shift - level.high) for level in levels)
+    limits = [-inf, *edges, inf]
+    gaps = []
+    for level in levels:
+        one, other = bisect_right(first, level), bisect_right(second, level)
+        gaps.append((limits[one] - limits[other + 1], limits[one + 1] - limits[other]))
+    shift = _median([end for gap in gaps for end in gap], [weight for weight in weights for _ in range(2)])
+    return sum(weight * max(0.0, low - shift, shift - high) for (low, high), weight in zip(gaps, weights, strict=True))
 
 
-def _median(found: list[tuple[float, float]]) -> float:
+def _median(values: Sequence[float], weights: Sequence[float]) -> float:
     """Return the median of values with weights; in the middle between two values if it may be anywhere there."""
-    found = sorted(found)
+    found = sorted(zip(values, weights, strict=True))
     passed = list(accumulate(weight for _, weight in found))
     low, high = (bisect_left(passed, passed[-1] * share) for share in (0.5 - _TINY, 0.5 + _TINY))
     return (found[low][0] + found[high][0]) / 2
