@@ -144,9 +144,9 @@ def _totals_at_looks(
         logs: logarithms of their latencies.
         edges: edges of the bins of the predictions.
     """
-    in_bins = np.zeros((len(values) + 1, len(edges) + 1), np.int64)
-    in_bins[np.arange(len(values)) + 1, np.searchsorted(edges, values)] = 1
-    upto = np.cumsum(np.cumsum(in_bins, axis=0)[answered], axis=1)[:, :-1]
+    look, bins = np.searchsorted(answered, np.arange(1, len(values) + 1)), len(edges) + 1
+    in_bins = np.bincount(look * bins + np.searchsorted(edges, values), minlength=(len(answered) + 1) * bins)
+    upto = in_bins.reshape(-1, bins).cumsum(axis=0).cumsum(axis=1)[: len(answered), :-1]
     slow = logs > math.log(BOUNDS.p99_ms / 1000)
     sums = [np.concatenate([[0.0], np.cumsum(one)])[answered] for one in (slow, logs, logs**2, values, values**2)]
     return [

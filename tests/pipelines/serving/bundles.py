@@ -74,11 +74,15 @@ def made_bundle(onnx_model: bytes, schema: RequestSchema, golden: GoldenPredicti
     return MadeBundle(manifest, files)
 
 
-def linear_bundle(*, expected: float = 32.1 + 59.0, columns: tuple[RequestColumn, ...] = COLUMNS) -> MadeBundle:
+def linear_bundle(
+    *, expected: float = 32.1 + 59.0, columns: tuple[RequestColumn, ...] = COLUMNS, slope: float = 1.0
+) -> MadeBundle:
     """Make a bundle of a model that adds age and bmi, the first and third of ten columns.
 
     Args:
         expected: golden prediction for `ROW`.
+        columns: what the request schema allows.
+        slope: factor of the differences from the prediction for `ROW`.
     """
     schema = RequestSchema(
         inputs=(InputTensor(name="features", datatype="FP32", shape=(-1, 10), columns=columns),),
@@ -88,11 +92,11 @@ def linear_bundle(*, expected: float = 32.1 + 59.0, columns: tuple[RequestColumn
         inputs=(Tensor(name="features", datatype="FP32", shape=(1, 10), data=tuple(ROW)),),
         outputs=(Tensor(name="variable", datatype="FP32", shape=(1, 1), data=(expected,)),),
     )
-    return made_bundle(linear_onnx(), schema, golden)
+    return made_bundle(linear_onnx(slope), schema, golden)
 
 
-def linear_onnx() -> bytes:
-    """Make a model of age + bmi that replaces missing values by 0."""
+def linear_onnx(slope: float = 1.0) -> bytes:
+    """Make a model of age + bmi that replaces missing values by 0; see `linear_bundle`."""
     nodes = [
         helper.make_node(
             "Imputer",
@@ -107,8 +111,8 @@ def linear_onnx() -> bytes:
             ["whole"],
             ["variable"],
             domain="ai.onnx.ml",
-            coefficients=[1.0, 0.0, 1.0, *[0.0] * 7],
-            intercepts=[0.0],
+            coefficients=[slope, 0.0, slope, *[0.0] * 7],
+            intercepts=[(1 - slope) * (32.1 + 59.0)],
         ),
     ]
     return graph(nodes, {"features": (TensorProto.FLOAT, 10)}, {"variable": (TensorProto.FLOAT, 1)})

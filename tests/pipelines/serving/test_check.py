@@ -26,6 +26,7 @@ from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.serving.sequential_tests import Moments
 from tests.aws import emulated_account, make_environment
 from tests.pipelines.serving.bundles import DIGEST, NAME, ROW, linear_bundle
+from tests.pipelines.serving.conftest import Served, features, row, served
 
 Answer = tuple[int, bytes]
 HALF = [value / 2 for value in ROW]
@@ -466,6 +467,36 @@ def test_a_canary_with_the_same_mean_and_another_spread_is_stopped(now: FakeTime
     assert verdict.outcome == "failed"
     assert "distribution: canary differs by " in verdict.summary
     assert now.at <= 20
+
+
+@pytest.mark.parametrize(("slope", "outcome"), [(0.01, "failed"), (3.0, "failed"), (1.0, "passed")])
+def test_servers_count_what_tells_a_canary_with_another_spread(slope: float, outcome: str, now: FakeTime) -> None:
+    pods = {"canary": served(linear_bundle(slope=slope)), "live": served(linear_bundle())}
+    canary, live = (
+        ServiceCounters(lambda name=name: metrics_of(pods[name], name), 5.0)  # type: ignore[misc]
+        for name in pods
+    )
+
+    def ask_both() -> None:
+        for age in range(39, 80):
+            for pod in pods.values():
+                assert pod.infer(features(row(age=age))).status == 200
+
+    now.on_sleep = ask_both
+    settings = CanarySettings(fail_if="failed", bounds=BOUNDS)
+    trial = check.CanaryTrial(
+        model=NAME, bundle=DIGEST, canary="http://c", live="http://l", settings=settings, seconds=20
+    )
+    verdict = check.watch(canary, live, trial, 0.0, now.clock, lambda _: None)
+    for pod in pods.values():
+        pod.log.close()
+    assert verdict.outcome == outcome
+    assert [finding.metric for finding in verdict.findings if finding.is_harm] == ["distribution"] * (slope != 1.0)
+
+
+def metrics_of(pod: Served, process: str) -> str:
+    """Return the metrics of a served model, as those of a process."""
+    return pod.metrics.exposition()[1].decode().replace('process=""', f'process="{process}"')
 
 
 def test_live_pods_without_bins_are_said_not_to_be_compared(now: FakeTime) -> None:
