@@ -9,6 +9,7 @@ from pipelines.declarations.model import Serving
 from pipelines.serving.canary_analysis import POWER, requests_needed
 
 _UNKNOWN_ERROR_RATE = 0.001
+_COMPARED = "Latency, and the mean and the distribution of predictions, are compared as well."
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def canary_note(serving: Serving, environment: str, pauses: bool, traffic: LiveT
         if pauses
         else f"Without a verdict, the release goes on: in {environment}, correct golden requests are enough."
     )
-    return ["**Canary check**", "", f"{found}: {'; '.join(steps)}. {rate} {without}", ""]
+    return ["**Canary check**", "", f"{found}: {'; '.join(steps)}. {rate} {without} {_COMPARED}", ""]
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,8 @@ def test_each_step_says_how_many_requests_and_how_much_time_it_needs() -> None:
         "An error rate that is 10 percentage points higher is found in 80 % of cases: "
         f"at 10 % about {first:,} requests, {duration(first / 2)}; "
         f"at 50 % about {second:,} requests, {duration(second / 2)}. "
-        "The time is at the rate of the last day, 2 requests per second. Without a verdict, prod pauses the release."
+        "The time is at the rate of the last day, 2 requests per second. Without a verdict, prod pauses the release. "
+        "Latency, and the mean and the distribution of predictions, are compared as well."
     )
 
 
