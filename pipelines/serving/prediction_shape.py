@@ -89,9 +89,12 @@ def compare_shapes(first: BinnedPredictions, second: BinnedPredictions) -> Shape
     first, second = first.with_edges_of(second), second.with_edges_of(first)
     if len(first.edges) < 2 or not first.total or not second.total:
         return None
-    edges, ours, theirs = _occupied(first.edges, *([one / side.total for one in side.upto] for side in (first, second)))
-    if any(upto != sorted(upto) or upto[0] + 1 - upto[-1] > MOST_OUTSIDE for upto in (ours, theirs)):
-        return None
+    shares = [[number / side.total for number in side.upto] for side in (first, second)]
+    for upto in shares:
+        is_possible = upto == sorted(upto) and upto[0] >= 0 and upto[-1] <= 1
+        if not is_possible or upto[0] + 1 - upto[-1] > MOST_OUTSIDE:
+            return None
+    edges, ours, theirs = _occupied(first.edges, *shares)
     ends = sorted({0.0, *ours, *theirs, 1.0})
     weights = [after - before for before, after in pairwise(ends)]
     levels = [(before + after) / 2 for before, after in pairwise(ends)]
@@ -100,22 +103,35 @@ def compare_shapes(first: BinnedPredictions, second: BinnedPredictions) -> Shape
 
     moved = [edge - shift for edge in edges]
     places = sorted({*moved, *edges})
-    upto = _interpolated(places, moved, ours), _interpolated(places, edges, theirs)
+    one, other = _interpolated(places, moved, ours), _interpolated(places, edges, theirs)
+    middles = zip(_in_the_middle(places, moved, one), _in_the_middle(places, edges, other), strict=True)
+    differences = [theirs_there - ours_there for ours_there, theirs_there in middles]
+    widths = [right - left for left, right in pairwise(places)]
+    distance = sum(width * abs(difference) for width, difference in zip(widths, differences, strict=True))
     # A function with slopes of at most 1, whose means differ by the distance (Kantorovich and Rubinstein).
-    potential, distance, value = [0.0], 0.0, 0.0
-    for left, right, a, b, c, d in zip(places, places[1:], upto[0], upto[0][1:], upto[1], upto[1][1:], strict=False):
-        one = 0.0 if right <= moved[0] else 1.0 if left >= moved[-1] else (a + b) / 2
-        other = 0.0 if right <= edges[0] else 1.0 if left >= edges[-1] else (c + d) / 2
-        distance += (right - left) * abs(other - one)
-        value += (right - left) * ((other > one) - (other < one))
-        potential.append(value)
+    slopes = ((difference > 0) - (difference < 0) for difference in differences)
+    potential = list(accumulate((slope * width for slope, width in zip(slopes, widths, strict=True)), initial=0.0))
     return ShapeDifference(
         distance,
         (_mean_width(edges, ours) + _mean_width(edges, theirs)) / 2,
-        _moments(first.total, distance, _variance(upto[0], potential)),
-        _moments(second.total, 0.0, _variance(upto[1], potential)),
+        _moments(first.total, distance, _variance(one, potential)),
+        _moments(second.total, 0.0, _variance(other, potential)),
         lambda: _least_distance(edges, ours, theirs, levels, weights),
     )
+
+
+def _in_the_middle(places: Sequence[float], edges: Sequence[float], upto: Sequence[float]) -> list[float]:
+    """Return the share of the predictions up to the middle between each place and the next one.
+
+    Args:
+        places: places, in ascending order, among them all edges.
+        edges: edges of the bins.
+        upto: share up to each place.
+    """
+    return [
+        0.0 if right <= edges[0] else 1.0 if left >= edges[-1] else (before + after) / 2
+        for (left, before), (right, after) in pairwise(zip(places, upto, strict=True))
+    ]
 
 
 def _occupied(

@@ -114,7 +114,9 @@ def test_predictions_in_other_bins_are_compared_by_the_edges_that_both_have() ->
         (BinnedPredictions((), (), 5), binned([50.0])),
         (binned([50.0], EDGES), binned([50.0], bin_edges(9e9, 1.0))),
         (binned([1e9] * 20 + [50.0] * 80), binned([50.0])),
-        (BinnedPredictions(EDGES[:3], (5, 3, 4), 9), binned([50.0])),
+        (BinnedPredictions(EDGES[-4:], (0, 5, 3, 9), 9), binned([50.0])),
+        (BinnedPredictions(EDGES[-4:], (-1, 5, 8, 9), 9), binned([50.0])),
+        (BinnedPredictions(EDGES[-4:], (0, 5, 8, 19), 9), binned([50.0])),
     ],
 )
 def test_bins_that_do_not_hold_the_predictions_say_nothing(first: BinnedPredictions, second: BinnedPredictions) -> None:
