@@ -210,8 +210,9 @@ class Predictor:
     @property
     def prediction_edges(self) -> tuple[float, ...]:
         """Edges of the bins in which metrics count predictions; none without golden predictions that are numbers."""
-        found = counted_predictions(self.golden) if self.golden is not None else []
-        return bin_edges(statistics.median(found), prediction_deviation(self.golden)) if found else ()
+        if self.golden is None or not (found := counted_predictions(self.golden)):
+            return ()
+        return bin_edges(statistics.median(found), prediction_deviation(self.golden))
 
 
 class OutputWriter:

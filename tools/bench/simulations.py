@@ -4,8 +4,9 @@ Run `make simulate`, which writes `build/simulations.json`. Intervals are 95 % i
 hold for the whole interval. Naive rules see the same kind of data. Windows have 20 columns; a column that changes is
 compared with 20,000 earlier rows (200,000 if a million are new), one that does not with 5,000. The daily volume has a
 weekly season, a slowly wandering level, and 7 % of noise from day to day. A canary check looks every 50 requests, at
-most 80 times. Rules on 200 labels know the error rate of a holdout of 5,000 rows; the test for late labels only needs
-the labels. The error of an estimate is the mean difference from the accuracy of the same window.
+most 80 times; five golden predictions of each bundle choose the bins of its predictions. Rules on 200 labels know the
+error rate of a holdout of 5,000 rows; the test for late labels only needs the labels. The error of an estimate is the
+mean difference from the accuracy of the same window.
 """
 
 from __future__ import annotations
