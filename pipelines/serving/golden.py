@@ -17,6 +17,9 @@ class GoldenMismatchError(MlopsError):
     """An answer differs from the golden prediction, or comes from another bundle."""
 
 
+_LARGEST = 1e150
+"""Predictions beyond have squares that are no floats."""
+
 Predict = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers an inference request. Both are JSON objects of the Open Inference Protocol v2."""
 
@@ -87,9 +90,11 @@ def counted_output(outputs: Sequence[TensorSpec | Tensor]) -> int | None:
 
 
 def prediction_deviation(golden: GoldenPredictions) -> float:
-    """Return the standard deviation of the golden predictions, as metrics count them; 0 if they are not numbers."""
+    """Return the standard deviation of the golden predictions, as metrics count them; 0 if none is usable."""
     predictions = counted_predictions(golden)
-    return statistics.stdev(predictions) if len(predictions) > 1 else 0.0
+    if len(predictions) < 2 or max(map(abs, predictions)) > _LARGEST:
+        return 0.0
+    return statistics.stdev(predictions)
 
 
 def counted_predictions(golden: GoldenPredictions) -> list[float]:

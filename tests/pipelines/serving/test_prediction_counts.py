@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from statistics import median
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipelines.declarations.bundle import GoldenPredictions, Tensor
+from pipelines.serving.golden import counted_predictions, prediction_deviation
 from pipelines.serving.prediction_counts import PredictionCounts, bin_edges
 from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.bundles import DIGEST, NAME
@@ -20,7 +23,7 @@ DEVIATIONS = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 @given(NUMBERS, DEVIATIONS)
 def test_every_golden_prediction_gives_a_few_edges_in_order(center: float, deviation: float) -> None:
     edges = bin_edges(center, deviation)
-    assert 2 <= len(edges) <= 120
+    assert 2 <= len(edges) <= 130
     assert list(edges) == sorted(set(edges))
     assert abs(edges[0]) < 1e302 > abs(edges[-1])
 
@@ -53,6 +56,17 @@ def test_no_round_number_is_near_an_edge(number: int, divisor: int, deviation: f
     value = Fraction(number, divisor)
     for edge in bin_edges(float(value), deviation):
         assert abs(Fraction(edge) - value) > Fraction(deviation) / 10_000
+
+
+@pytest.mark.parametrize("values", [(1.7e308, -1.7e308), (1e160, -1e160), (0.0, 0.0), (3.0, 8.0)])
+def test_a_bundle_with_any_golden_predictions_is_served(values: tuple[float, float]) -> None:
+    golden = GoldenPredictions(
+        inputs=(Tensor(name="x", datatype="FP64", shape=(2, 1), data=(1.0, 2.0)),),
+        outputs=(Tensor(name="y", datatype="FP64", shape=(2, 1), data=values),),
+    )
+    deviation = prediction_deviation(golden)
+    assert deviation**2 < 1e300
+    assert len(bin_edges(median(counted_predictions(golden)), deviation)) > 50
 
 
 def test_a_server_counts_predictions_up_to_each_edge() -> None:
