@@ -85,7 +85,7 @@ def recheck(project: Project, log: Log) -> None:
     """
     gh, now = Gh.find(project.root), datetime.now(UTC)
     fields = "number,headRefOid,isCrossRepository"
-    listed = json.loads(gh.run("pr", "list", "--state", "open", "--base", "main", "--limit", "200", "--json", fields))
+    listed = json.loads(gh.read("pr", "list", "--state", "open", "--base", "main", "--limit", "200", "--json", fields))
     for pull in listed:
         if pull["isCrossRepository"]:  # a fork gets no role
             continue
@@ -102,7 +102,7 @@ def recheck(project: Project, log: Log) -> None:
 def _newest_run(gh: Gh, commit: str) -> GateRun | None:
     fields = "databaseId,attempt,status,conclusion,createdAt"
     query = ("--workflow", WORKFLOW, "--commit", commit, "--limit", "1", "--json", fields)
-    found: list[dict[str, Any]] = json.loads(gh.run("run", "list", *query))
+    found: list[dict[str, Any]] = json.loads(gh.read("run", "list", *query))
     if not found:
         return None
     first = found[0]
