@@ -22,7 +22,7 @@ FAULTS = {
     "api-403": "The Kubernetes API answers 403 to everything but discovery",
     "api-409": "The Kubernetes API answers 409 to changes",
     "api-429": "The Kubernetes API answers 429",
-    "api-restart": "The Kubernetes API ends every connection without an answer",
+    "api-restart": "The Kubernetes API is killed: its connections end without an answer, and nothing listens",
     "watch-closed": "The Kubernetes API ends every watch and followed log at once",
     "ecr-throttled": "ECR answers ThrottlingException",
     "s3-down": "S3 answers ServiceUnavailable",
@@ -33,7 +33,7 @@ FAULTS = {
     "targets-stuck": "Targets of load balancers that are not healthy yet do not become healthy",
     "dns-gone": "Runners cannot look up the names of load balancers",
     "app-token-revoked": "GitHub answers 401 to the app",
-    "github-down": "GitHub answers 503 to apps, jobs and EventBridge",
+    "github-down": "GitHub answers 503 to everyone, by its API and by git",
 }
 """Name → what happens."""
 

@@ -26,6 +26,9 @@ _PROTOCOL = "/v2"
 
 _LIVE, _READY = f"{_PROTOCOL}/health/live", f"{_PROTOCOL}/health/ready"
 _BUSY_PERCENT = 70
+PROGRESS_SECONDS = 600
+"""Time that new pods have to become ready before the controller aborts their rollout."""
+
 _STANDBY_SECONDS = 600
 
 # A pod that ends keeps serving until the load balancer has stopped sending to it: its controller deregisters the pod
@@ -201,7 +204,7 @@ class Endpoint(pulumi.ComponentResource):
             spec={
                 "replicas": serving.replicas.minimum,
                 "revisionHistoryLimit": 5,
-                "progressDeadlineSeconds": 600,
+                "progressDeadlineSeconds": PROGRESS_SECONDS,
                 "progressDeadlineAbort": True,
                 "rollbackWindow": {"revisions": 1},  # roll back to the previous release without traffic steps
                 "selector": {"matchLabels": selector(self._workload)},

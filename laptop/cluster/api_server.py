@@ -15,6 +15,7 @@ import yaml
 from aiohttp import web
 
 from laptop.cluster import discovery, openapi_v2, patches, port_forward, protobuf_bodies, reviews, tables
+from laptop.cluster.api_listener import RESTART
 from laptop.cluster.kinds import JOB, POD, ROLLOUT, SERVICE_ACCOUNT, Kind, is_served, kind_at
 from laptop.cluster.object_writer import ObjectWriter, WriteOptions, Written
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now
@@ -170,7 +171,7 @@ class ApiServer:
     def _fail_if_asked(self, request: web.Request) -> None:
         """Refuse a request because of a fault that was injected."""
         for fault in self._faults() if "plural" in request.match_info else ():
-            if fault == "api-restart" and request.transport is not None:
+            if fault == RESTART and request.transport is not None:  # before the listener has noticed
                 request.transport.abort()
                 raise ConnectionResetError
             if fault in API_STATUSES and (fault != "api-409" or request.method not in ("GET", "HEAD")):

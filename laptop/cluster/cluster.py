@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from aiohttp import web
 
 from laptop.cluster import AUTHORITY
 from laptop.cluster.alb import Clock, LoadBalancers
 from laptop.cluster.analysis import Analyses
+from laptop.cluster.api_listener import ApiListener
 from laptop.cluster.api_server import ApiServer
 from laptop.cluster.certificates import CertificateAuthority
 from laptop.cluster.conditions import set_condition
@@ -153,14 +153,13 @@ class Cluster:
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
         store.create(NODE, "", _node())
         api = ApiServer(store, self.token, tokens, self._kubelet, self._facts, faults)
-        self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
+        self._listener = ApiListener(api.application(), self._authority.server_context(), faults)
         try:
-            await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self._authority.server_context()).start()
+            port = await self._listener.start(port)
         except OSError as error:
             await self.stop()
             raise PortInUse(f"127.0.0.1:{port}") from error
-        self.endpoint = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.endpoint = f"https://127.0.0.1:{port}"
         self._write_files()
 
     def _region(self) -> str:
@@ -176,7 +175,7 @@ class Cluster:
         await self._kubelet.close(_STOP_GRACE)
         await self._router.close()
         await self._agent.close()
-        await self._runner.cleanup()
+        await self._listener.close()
         shutil.rmtree(self._folder / f"pods-{self.incarnation[:8]}", ignore_errors=True)
 
     async def restart_controllers(self) -> None:

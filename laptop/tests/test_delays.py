@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.components.endpoint import PROGRESS_SECONDS
 from laptop import delays
 from laptop.delays import Delays
+from pipelines.cluster.load_balancer import DEADLINE_SECONDS
 from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.deploy import ROLLOUT_ALLOWANCE_SECONDS
+from pipelines.promotion.traffic import MOVE_SECONDS
 from tests.sample_project import ROOT
 
 PAGE = Path(__file__).parents[1] / "docs" / "realistic.md"
@@ -54,6 +58,36 @@ def test_every_delay_has_a_name_a_length_and_a_source() -> None:
 def test_time_scale_and_factor_apply_to_every_delay() -> None:
     ordinary, quick = delays.realistic(), delays.realistic(time_scale=20, factor=2)
     assert {name: seconds / 10 for name, seconds in ordinary.seconds.items()} == pytest.approx(dict(quick.seconds))
+
+
+DEADLINES = {
+    "the controller, for pods of a first release": (
+        PROGRESS_SECONDS,
+        ("node", "image-pull", "load-balancer", "target-health"),
+    ),
+    "a deployment, for its rollout": (
+        ROLLOUT_ALLOWANCE_SECONDS,
+        ("node", "image-pull", "load-balancer", "target-health", "weights"),
+    ),
+    "a rollback, for pods on a new node": (MOVE_SECONDS, ("node", "image-pull", "target-health", "weights")),
+    "a verification, for a load balancer": (
+        DEADLINE_SECONDS,
+        ("load-balancer", "dns", "dns-negative-cache", "target-health", "weights"),
+    ),
+}
+"""Who waits → for how long, and for which delays at most, one after the other."""
+
+
+@pytest.mark.parametrize("who", DEADLINES)
+def test_the_product_waits_for_twice_the_delays(who: str) -> None:
+    deadline, names = DEADLINES[who]
+    assert sum(2 * delays.realistic()[name] for name in names) < deadline
+
+
+def test_the_controller_gives_up_on_pods_before_the_deployment_does() -> None:
+    """Its reason, a failed rollout, is in the error and in the ledger."""
+    assert PROGRESS_SECONDS < ROLLOUT_ALLOWANCE_SECONDS
+    assert PROGRESS_SECONDS < MOVE_SECONDS
 
 
 def test_a_setting_is_in_seconds_before_the_time_scale_and_the_last_one_counts() -> None:

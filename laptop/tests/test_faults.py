@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import re
 import time
-import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -25,7 +25,7 @@ from laptop.faults import API_STATUSES, FAULTS, Faults
 from laptop.github.forge.actors import Actor, RequestDeniedError, person
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.repository_settings import RepositorySettings
-from laptop.tests.cluster.running_cluster import RunningCluster, SetClock, new_namespace, refusal
+from laptop.tests.cluster.running_cluster import RunningCluster, SetClock, new_namespace, refusal, wait_for
 from pipelines.declarations.errors import MlopsError
 
 ACCOUNT = "123456789012"
@@ -75,9 +75,15 @@ def test_the_kubernetes_api_fails_as_it_was_asked_to(tmp_path: Path) -> None:
             assert watch.read()
         assert time.monotonic() - began < 40
         Faults(cluster.home).inject("watch-closed", -1)
-        Faults(cluster.home).inject("api-restart", 600)
-        with pytest.raises((urllib.error.URLError, ConnectionError, OSError)):
-            cluster.open(NAMESPACE.path("", namespace))
+        with cluster.open(f"{NAMESPACE.path('')}?watch=1&timeoutSeconds=600") as watch:
+            assert watch.readline()
+            Faults(cluster.home).inject("api-restart", 600)
+            with pytest.raises((ConnectionError, http.client.HTTPException)):
+                watch.read()
+        assert not cluster.is_listening()
+        Faults(cluster.home).inject("api-restart", -1)
+        wait_for(cluster.is_listening)
+        assert cluster.get(NAMESPACE, "", namespace)
     finally:
         cluster.close()
 
@@ -139,7 +145,7 @@ def test_s3_is_down_throttles_or_is_slow_and_nothing_else(tmp_path: Path) -> Non
         account.stop()
 
 
-def test_github_fails_apps_and_jobs_but_not_people(tmp_path: Path) -> None:
+def test_github_is_down_for_all_and_refuses_only_a_revoked_app(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "README.md").write_text("hello\n")
@@ -152,12 +158,12 @@ def test_github_fails_apps_and_jobs_but_not_people(tmp_path: Path) -> None:
         server.authenticate(app)
     assert revoked.value.status == 401
     assert server.authenticate(job) == JOB
+    assert server.authenticate(user).login == "ada"
     faults.inject("github-down", 600)
-    for token in (app, job):
+    for token in (app, job, user):
         with pytest.raises(RequestDeniedError) as down:
             server.authenticate(token)
         assert down.value.status == 503
-    assert server.authenticate(user).login == "ada"
 
 
 APP = Actor("mlops[bot]", "app", {})

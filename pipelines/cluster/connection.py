@@ -41,7 +41,8 @@ _kept: dict[tuple[str, str], Client] = {}  # namespace and KUBECONFIG → client
 _accepted = threading.Event()
 """Set once the cluster has accepted the credentials of this process."""
 
-_SIGN_IN = "sign in again so that `kubectl auth whoami` answers"
+SIGN_IN = "sign in again so that `kubectl auth whoami` answers; in a workflow, run it again"
+"""What a person does about credentials that are refused."""
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def connect(namespace: str) -> Iterator[Client]:
         if not _comes_from_sign_in(error):
             raise
         raise MlopsError(
-            f"the credential plugin of KUBECONFIG failed: {str(error).strip() or type(error).__name__}", fix=_SIGN_IN
+            f"the credential plugin of KUBECONFIG failed: {str(error).strip() or type(error).__name__}", fix=SIGN_IN
         ) from None
     finally:
         if not is_shared:
@@ -151,7 +152,7 @@ def _rejection(error: ApiError) -> MlopsError:
     """Return a readable error for an answer of the API server."""
     message = error.status.message or error.status.reason
     if error.status.code == httpx2.codes.UNAUTHORIZED:
-        return MlopsError(f"the cluster does not accept your credentials: {message}", fix=_SIGN_IN)
+        return MlopsError(f"the cluster does not accept your credentials: {message}", fix=SIGN_IN)
     if error.status.code == httpx2.codes.FORBIDDEN:
         return MlopsError(
             f"the cluster rejected a request: {message}",
@@ -162,7 +163,7 @@ def _rejection(error: ApiError) -> MlopsError:
     return MlopsError(f"the cluster rejected a request: {message}")
 
 
-def read_with_retry(call: Callable[[], T]) -> T:
+def read_with_retry(call: Callable[[], T], *, outage_seconds: float | None = None) -> T:
     """Call `call` and return its result; retry while the cluster is unavailable or overloaded.
 
     The pause grows, and is at least what the cluster asks for (`Retry-After`). Credentials that were accepted before
@@ -170,11 +171,13 @@ def read_with_retry(call: Callable[[], T]) -> T:
 
     Args:
         call: makes a request that only reads.
+        outage_seconds: how long to retry while the cluster is unavailable; `PATIENCE_SECONDS` if None.
 
     Raises:
         ApiError, HTTPStatusError, TransportError: from the last attempt.
     """
     began, pause = time.monotonic(), FIRST_PAUSE
+    outage = PATIENCE_SECONDS if outage_seconds is None else outage_seconds
     while True:
         try:
             answer = call()
@@ -183,7 +186,7 @@ def read_with_retry(call: Callable[[], T]) -> T:
         except (ApiError, httpx2.HTTPStatusError, httpx2.TransportError) as error:
             wait = max(pause, _retry_after(error))
             expired = _status_of(error) == httpx2.codes.UNAUTHORIZED and _accepted.is_set()
-            patience = RENEWAL_SECONDS if expired else PATIENCE_SECONDS if is_temporary(error) else 0.0
+            patience = RENEWAL_SECONDS if expired else outage if is_temporary(error) else 0.0
             if time.monotonic() + wait > began + patience:
                 raise
         time.sleep(wait)

@@ -21,6 +21,7 @@ from httpx2.websockets import HTTPXWSException, WebSocketSession, WebSocketUpgra
 from lightkube import Client
 from lightkube.config import client_adapter
 
+from pipelines.cluster.connection import SIGN_IN, read_with_retry
 from pipelines.declarations.errors import MlopsError
 
 SUBPROTOCOL = "v4.channel.k8s.io"
@@ -59,7 +60,7 @@ class PodConnections:
         return _PodConnection(self, namespace, pod, port, timeout)
 
     def open(self, namespace: str, pod: str, port: int, timeout: float) -> ForwardedSocket:
-        """Forward a port of a pod.
+        """Forward a port of a pod. Credentials that have expired get some time to be renewed.
 
         Raises:
             PortForwardDeniedError: the caller lacks the permission.
@@ -68,17 +69,26 @@ class PodConnections:
         # Encrypted like every request to the API: the scheme follows from the base URL.
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
         with ExitStack() as stack:
-            try:
-                session = stack.enter_context(
-                    self._client.websocket(
-                        path,
-                        subprotocols=[SUBPROTOCOL],
-                        params={"ports": str(port)},
-                        max_message_size_bytes=LARGEST_MESSAGE,
-                        timeout=timeout,
+
+            def upgrade() -> WebSocketSession:
+                try:
+                    return stack.enter_context(
+                        self._client.websocket(
+                            path,
+                            subprotocols=[SUBPROTOCOL],
+                            params={"ports": str(port)},
+                            max_message_size_bytes=LARGEST_MESSAGE,
+                            timeout=timeout,
+                        )
                     )
-                )
-            except WebSocketUpgradeError as error:
+                except WebSocketUpgradeError as error:
+                    answer = error.response
+                    raise httpx2.HTTPStatusError(str(error), request=answer.request, response=answer) from None
+
+            try:
+                # Who asks for this waits through outages: the pods may be others afterwards.
+                session = read_with_retry(upgrade, outage_seconds=0.0)
+            except httpx2.HTTPStatusError as error:
                 raise _refusal(error.response, namespace, pod) from None
             except (httpx2.TransportError, HTTPXWSException) as error:
                 raise OSError(f"the Kubernetes API does not forward a port of {pod}: {error}") from None
@@ -124,7 +134,7 @@ def _refusal(response: httpx2.Response, namespace: str, pod: str) -> Exception:
             f"the cluster does not let you forward a port of the pod {pod} in {namespace}: {message}",
             fix=f"allow create and get of pods/portforward in {namespace}"
             if response.status_code == httpx2.codes.FORBIDDEN
-            else "sign in again so that `kubectl auth whoami` answers",
+            else SIGN_IN,
         )
     return OSError(f"the cluster does not forward a port of {pod}: status {response.status_code}: {message}")
 

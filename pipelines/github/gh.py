@@ -7,29 +7,18 @@ import os
 import re
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
+from pipelines.github.outages import AFTER_AN_OUTAGE, OutageError, is_outage, outlast, status_in
 
-T = TypeVar("T")
-
-OUTAGE_SECONDS = 60.0
-"""Time to repeat a read while GitHub is unavailable."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
-"""Seconds between two attempts."""
-
-_UNAVAILABLE = (429, 500, 502, 503, 504)
-_AFTER_AN_OUTAGE = "run the job again when https://www.githubstatus.com says that GitHub works"
 _FIXES = {
     401: "check that the app is installed and its key valid (docs/repository-settings.md), then run the job again",
-    **dict.fromkeys(_UNAVAILABLE, _AFTER_AN_OUTAGE),
 }
 """Status → what to do."""
 
@@ -44,6 +33,10 @@ class GitHubError(MlopsError):
     def __init__(self, what: str, status: int | None = None, *, fix: str = "") -> None:
         super().__init__(what, fix=fix)
         self.status = status
+
+
+class GitHubOutageError(GitHubError, OutageError):
+    """GitHub did not answer a request, or is unavailable."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +81,7 @@ class Gh:
             stdin: its standard input.
 
         Raises:
+            GitHubOutageError: GitHub does not answer.
             GitHubError: `gh` failed.
             MlopsError: `gh` is not installed.
         """
@@ -105,10 +99,19 @@ class Gh:
             raise MlopsError("the GitHub CLI `gh` is not on the PATH", fix="install gh") from None
         if done.returncode:
             reason = done.stderr.strip() or done.stdout.strip()
-            found = re.search(r"\bHTTP (\d{3})\b", reason)
-            status = int(found[1]) if found else None
-            raise GitHubError(f"gh {' '.join(arguments[:3])}: {reason}", status, fix=_FIXES.get(status or 0, ""))
+            what, status = f"gh {' '.join(arguments[:3])}: {reason}", status_in(reason)
+            if is_outage(reason):
+                raise GitHubOutageError(what, status, fix=AFTER_AN_OUTAGE)
+            raise GitHubError(what, status, fix=_FIXES.get(status or 0, ""))
         return done.stdout
+
+    def read(self, *arguments: str) -> str:
+        """Run a command of `gh` that changes nothing, and return its standard output. Outlasts a short outage.
+
+        Raises:
+            MlopsError: `gh` failed.
+        """
+        return outlast(lambda: self.run(*arguments))
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send a request to the API and return its parsed answer; None if it is empty.
@@ -123,7 +126,7 @@ class Gh:
         """
         arguments = ["api", path, "--method", method]
         if method == "GET" and body is None:
-            text = _read_with_patience(lambda: self.run(*arguments))
+            text = self.read(*arguments)
         else:
             text = (
                 self.run(*arguments) if body is None else self.run(*arguments, "--input", "-", stdin=json.dumps(body))
@@ -136,7 +139,7 @@ class Gh:
         Raises:
             MlopsError: `gh` failed.
         """
-        return json.loads(_read_with_patience(lambda: self.run("api", f"repos/{self.repository}/{path}")))
+        return json.loads(self.read("api", f"repos/{self.repository}/{path}"))
 
     def list_all(self, path: str) -> list[dict[str, Any]]:
         """Return all items that the API lists for a path of this repository, across all pages.
@@ -145,7 +148,7 @@ class Gh:
             MlopsError: `gh` failed.
         """
         listing = f"repos/{self.repository}/{path}?per_page=100"
-        text = _read_with_patience(lambda: self.run("api", listing, "--paginate")).strip()
+        text = self.read("api", listing, "--paginate").strip()
         items: list[dict[str, Any]] = []
         position = 0
         while position < len(text):
@@ -175,23 +178,6 @@ def text_file(text: str) -> Iterator[str]:
         yield name
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def _read_with_patience(read: Callable[[], T]) -> T:
-    """Call `read` and return its result; repeat it while GitHub is unavailable.
-
-    Raises:
-        GitHubError: GitHub refused, or the outage lasted.
-    """
-    until, pause = time.monotonic() + OUTAGE_SECONDS, FIRST_PAUSE
-    while True:
-        try:
-            return read()
-        except GitHubError as error:
-            if error.status not in _UNAVAILABLE or time.monotonic() + pause > until:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _name_in(url: str) -> str:

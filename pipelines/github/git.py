@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.declarations.digests import digest_of_bytes, digest_of_files
 from pipelines.declarations.errors import MlopsError
+from pipelines.github.outages import AFTER_AN_OUTAGE, OutageError, is_outage
 
 MAIN = "refs/remotes/origin/main"
 """The branch that releases are merged into, as of the last fetch.
@@ -22,6 +23,9 @@ It is the full ref: of two refs with one short name git takes the tag, and every
 
 AUTHOR = ("-c", "user.name=mlops", "-c", "user.email=mlops@users.noreply.github.com", "-c", "commit.gpgsign=false")
 """Options that make `mlops` the author of every commit, whatever the user's configuration says."""
+
+_OF_THE_ORIGIN = ("fetch", "ls-remote", "push")
+"""Commands that ask the origin."""
 
 _REGULAR_FILES = ("100644", "100755")
 """Modes of regular files in a git tree; links and submodules have other modes."""
@@ -58,7 +62,10 @@ class Git:
         """Return what a command printed, if it did not fail."""
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
-            raise MlopsError(f"git {' '.join(arguments)}: {reason}")
+            what = f"git {' '.join(arguments)}: {reason}"
+            if arguments[0] in _OF_THE_ORIGIN and is_outage(reason):
+                raise OutageError(what, fix=AFTER_AN_OUTAGE)
+            raise MlopsError(what)
         return done.stdout
 
     def read(self, *arguments: str, stdin: bytes = b"") -> str:
@@ -66,7 +73,8 @@ class Git:
         return self.run(*arguments, stdin=stdin).decode(errors="replace").strip()
 
     def _start(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        environ = {**os.environ, **authorization(), **(self.env or {})}
+        # Messages in English: `is_outage` reads them.
+        environ = {**os.environ, "LC_ALL": "C", **authorization(), **(self.env or {})}
         try:
             return subprocess.run(
                 ["git", *AUTHOR, *arguments], cwd=self.root, env=environ, input=stdin, capture_output=True, check=False
@@ -224,7 +232,8 @@ class Git:
         """Fetch a branch of the origin and return its commit, or None if the origin has no such branch.
 
         Raises:
-            MlopsError: the origin does not answer.
+            OutageError: the origin does not answer, or not now.
+            MlopsError: the origin refuses.
         """
         if not self.read("ls-remote", "origin", f"refs/heads/{branch}"):
             return None
@@ -268,6 +277,7 @@ class Git:
             force: move the branch even if that drops commits from it.
 
         Raises:
+            OutageError: the origin does not answer, or not now.
             MlopsError: the origin refuses the push.
         """
         options = ["--force"] if force else []

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
+from pipelines.github.outages import outlast
 
 APP_TOKEN = "ghs_"  # noqa: S105 - no token
 """Beginning of the tokens of apps and of jobs (GitHub, "About authentication to GitHub": token formats)."""
@@ -41,7 +42,7 @@ def publish(
     git = Git(root)
     commit = git.commit_files(base, files, message)
     if commit == base or not acts_as_app():
-        git.push(commit, branch, force=force)
+        outlast(lambda: git.push(commit, branch, force=force))
         return commit
     gh = Gh.find(root)
     path = f"repos/{gh.repository}/git"
@@ -50,15 +51,22 @@ def publish(
         {"path": name, "mode": "100644", "type": "blob", "content": _text(name, content)}
         for name, content in files.items()
     ]
-    tree = gh.request("POST", f"{path}/trees", {"base_tree": git.tree(base), "tree": entries})["sha"]
+    changes = {"base_tree": git.tree(base), "tree": entries}
+    tree = outlast(lambda: gh.request("POST", f"{path}/trees", changes))["sha"]
     if tree != git.tree(commit):
         raise MlopsError(f"the tree that GitHub made of {', '.join(files)}: expected {git.tree(commit)}, found {tree}")
     # No author or committer: GitHub signs only commits of the app itself.
-    made = gh.request("POST", f"{path}/commits", {"message": message, "tree": tree, "parents": [base]})["sha"]
-    if git.fetch(branch) is None:
-        gh.request("POST", f"{path}/refs", {"ref": f"refs/heads/{branch}", "sha": made})
-    else:
-        gh.request("PATCH", f"{path}/refs/heads/{branch}", {"sha": made, "force": force})
+    description = {"message": message, "tree": tree, "parents": [base]}
+    made = outlast(lambda: gh.request("POST", f"{path}/commits", description))["sha"]
+
+    def move_branch() -> None:
+        before = git.fetch(branch)
+        if before is None:
+            gh.request("POST", f"{path}/refs", {"ref": f"refs/heads/{branch}", "sha": made})
+        elif before != made:  # perhaps the answer to the first attempt was lost
+            gh.request("PATCH", f"{path}/refs/heads/{branch}", {"sha": made, "force": force})
+
+    outlast(move_branch)
     return str(made)
 
 

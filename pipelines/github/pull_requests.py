@@ -12,6 +12,7 @@ from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
+from pipelines.github.outages import outlast
 from pipelines.github.published_commits import publish
 from pipelines.github.workflow_run import add_summary
 
@@ -65,7 +66,7 @@ def find_open(gh: Gh, branch: str) -> PullRequest | None:
         MlopsError: `gh` failed.
     """
     options = ("--head", branch, "--state", "open", "--limit", MOST_OPEN, "--json", FIELDS)
-    found = [pull for pull in json.loads(gh.run("pr", "list", *options)) if not pull["isCrossRepository"]]
+    found = [pull for pull in json.loads(gh.read("pr", "list", *options)) if not pull["isCrossRepository"]]
     if not found:
         return None
     first = found[0]
@@ -92,7 +93,7 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     git = Git(gh.root)
     contents = {file.relative_to(gh.root).as_posix(): file.read_bytes() for file in files}
     git.restore_files(contents)
-    main, before = git.fetch("main"), git.fetch(branch)
+    main, before = outlast(lambda: (git.fetch("main"), git.fetch(branch)))
     if main is None:
         raise MlopsError("the origin has no branch main")
     commit = git.commit_files(main, contents, message)
@@ -119,7 +120,7 @@ def take_from_main(gh: Gh, file: Path) -> None:
         MlopsError: git failed, or main has no such file.
     """
     git = Git(gh.root)
-    main = git.fetch("main")
+    main = outlast(lambda: git.fetch("main"))
     if main is None:
         raise MlopsError("the origin has no branch main")
     write_atomically(file, git.read_file(main, file.relative_to(gh.root).as_posix()).decode())

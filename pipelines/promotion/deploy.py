@@ -48,8 +48,12 @@ from pipelines.promotion.withdrawal import check_withdrawal, record_withdrawal
 from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
 
-ROLLOUT_ALLOWANCE_SECONDS = 300
-"""Time allowed for a rollout in addition to its declared pauses and waits."""
+ROLLOUT_ALLOWANCE_SECONDS = 900
+"""Time allowed for a rollout in addition to its declared pauses and waits.
+
+Pods may need a new node, and those of the first release also a new load balancer. The controller gives up on them first
+(`PROGRESS_SECONDS` of the endpoint), so that the error says why they are not ready.
+"""
 
 
 def deploy(target: Target, environment: str, log: Log, *, create: bool = False) -> None:

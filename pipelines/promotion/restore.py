@@ -9,6 +9,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
+from pipelines.github.outages import OutageError, outlast
 from pipelines.github.published_commits import publish
 from pipelines.registry.ledger import words
 
@@ -33,6 +34,7 @@ def restore_release(project: Project, model: str, environment: str, target: str,
         The commit on main that names the bundle.
 
     Raises:
+        OutageError: the origin does not answer, for longer than a short outage.
         MlopsError: git refused.
     """
     name = project.release_file(model, environment).relative_to(project.root).as_posix()
@@ -40,13 +42,15 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     message = f"Roll {model} in {environment} back\n\nReason: {inert(reason)}\n"
     git = Git(project.root)
     for attempt in range(ATTEMPTS):
-        main = git.fetch("main")
+        main = outlast(lambda: git.fetch("main"))
         if main is None:
             raise MlopsError("the origin has no branch main")
         if _named(git, main, name) == target:
             return main
         try:
             commit = publish(project.root, main, {name: render_release(release).encode()}, message, "main")
+        except OutageError:
+            raise
         except MlopsError:
             if attempt + 1 == ATTEMPTS:
                 raise
@@ -71,7 +75,8 @@ def released_on_main(project: Project, model: str, environment: str) -> str | No
     """Return the bundle that the release file on the origin's main names; None if it names none.
 
     Raises:
-        MlopsError: the origin does not answer.
+        OutageError: the origin does not answer now. This does not wait for it.
+        MlopsError: the origin refuses.
     """
     git = Git(project.root)
     main = git.fetch("main")

@@ -15,6 +15,9 @@ from pipelines.cluster.connection import keep_connected
 from pipelines.cluster.rollouts import abort_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.github.outages import AFTER_AN_OUTAGE, OutageError
+from pipelines.github.run_request import requested_at
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback_plan import (
@@ -82,9 +85,11 @@ def roll_back(
     Raises:
         MissingRightsError: the caller lacks rights; nothing was changed.
         TrafficHeldError: another rollback of the model runs.
-        MlopsError: there is nothing to roll back to, the earlier bundle does not work, or a step failed. The rollback
-            can be run again.
+        OutageError: traffic moved, but the origin does not answer. Run again, the rollback finishes.
+        MlopsError: there is nothing to roll back to, another rollback was faster, the earlier bundle does not work, or
+            a step failed. The rollback can be run again.
     """
+    began = datetime.now(UTC)
     target.project.model(model)
     why = _reason(reason, "rollback")
     descriptor = known.descriptor if known is not None else target.descriptor(environment)
@@ -107,6 +112,9 @@ def roll_back(
             "an alarm cannot roll it back",
             fix="find out which of the two bundles is wrong, then run the workflow `rollback`",
         )
+    _refuse_unfinished(facts, model, environment, why)
+    if suspect is None and facts.on_trial is None and not finish_stop:
+        _refuse_late(facts, model, environment, why, lambda: requested_at(target.project.root) or began)
     plan = plan_rollback(facts, model, environment, finish_stop=finish_stop, suspect=suspect)
     return _carry_out(target, descriptor, model, "rollback", plan, why, attribution, log)
 
@@ -133,6 +141,7 @@ def stop_trial(target: Target, environment: str, model: str, reason: str, attrib
     target.project.model(model)
     why = _reason(reason, "stop")
     facts = read_facts_of_traffic(target.project, descriptor, model)
+    _refuse_unfinished(facts, model, environment, why)
     if facts.on_trial is None and facts.stopped is None:
         raise MlopsError(
             f"no bundle of {model} is on trial in {descriptor.name}: the Rollout names {facts.served or 'none'}",
@@ -147,6 +156,45 @@ def _reason(reason: str, what: str) -> str:
     if not why:
         raise MlopsError(f"a {what} needs a reason", fix="give a reason in words")
     return why
+
+
+def _refuse_unfinished(facts: TrafficFacts, model: str, environment: str, why: str) -> None:
+    """Refuse to go further back while an earlier attempt for the same reason may only lack the change of main.
+
+    Raises:
+        OutageError: that is so.
+    """
+    if facts.may_only_lack_main(why):
+        raise OutageError(
+            f"{model} in {environment}: traffic has left a bundle for this reason, but whether main names another one "
+            "is not known, because the origin does not answer",
+            fix=f"{AFTER_AN_OUTAGE}. To leave the live bundle too, give another reason",
+        )
+
+
+def _refuse_late(
+    facts: TrafficFacts, model: str, environment: str, why: str, requested: Callable[[], datetime]
+) -> None:
+    """Refuse a rollback that waited while another one, or a stop, did what its caller may have wanted.
+
+    Args:
+        facts: the facts.
+        model, environment, why: of the rollback.
+        requested: returns when it was requested. Called only if that can matter.
+
+    Raises:
+        MlopsError: that is so.
+    """
+    if all(reason == why for reason in facts.quarantined.values()):
+        return
+    asked = requested()
+    left = facts.left_since(asked, why)
+    if left is not None:
+        raise MlopsError(
+            f"{model} in {environment} has left {left} since this rollback was requested at {asked:%H:%M:%S} UTC, "
+            f"because: {facts.quarantined[left]}; {facts.live or 'no bundle'} is live now",
+            fix="find out whether the bundle that is live now is bad too. If it is, run the workflow `rollback` again",
+        )
 
 
 def _carry_out(
@@ -174,7 +222,8 @@ def _carry_out(
         finish_stop = plan.bad == facts.stopped
         if plan_rollback(facts, model, descriptor.name, finish_stop=finish_stop, suspect=plan.bad) != plan:
             raise MlopsError(
-                f"the bundles of {model} in {descriptor.name} changed during the checks", fix="run it again"
+                f"the bundles of {model} in {descriptor.name} changed during the checks",
+                fix=f"look at `mlops history {model} --env {descriptor.name}`; if what is live is bad, run it again",
             )
         quarantine(descriptor, model, Quarantined(bundle=plan.bad, reason=why, at=datetime.now(UTC)))
         log("the bad bundle is quarantined")
@@ -184,13 +233,31 @@ def _carry_out(
         # What is written last shows that an interrupted command has not finished: the ledger still names the bad
         # bundle as live, or main still names the one that was on trial.
         entry = _record(descriptor, model, plan, why, attribution, verified) if plan.is_trial else None
-        restore_release(project, model, descriptor.name, plan.good, plan.bad, why)
-        log("main names the earlier bundle")
+        outage = _restore(project, model, descriptor.name, plan, why, log)
         verify(descriptor, model, plan.good, project.model(model).gates.latency.p99_ms, log)
-        entry = entry or _record(descriptor, model, plan, why, attribution, verified)
+        if outage is None:
+            entry = entry or _record(descriptor, model, plan, why, attribution, verified)
         # A deployment that was applying when the traffic moved may have written the bad bundle again.
         move_traffic(descriptor, model, plan.good, check=hold.check)
+    if outage is not None:
+        raise OutageError(
+            f"{model} in {descriptor.name} runs {plan.good}, but main still names {plan.bad}: {outage.what}",
+            fix=f"{AFTER_AN_OUTAGE}, with the same reason: it finishes",
+        )
+    assert entry is not None
     return entry
+
+
+def _restore(
+    project: Project, model: str, environment: str, plan: RollbackPlan, why: str, log: Log
+) -> OutageError | None:
+    """Let main name the earlier bundle; return the outage that prevented it."""
+    try:
+        restore_release(project, model, environment, plan.good, plan.bad, why)
+    except OutageError as outage:
+        return outage
+    log("main names the earlier bundle")
+    return None
 
 
 def _record(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pipelines.cluster.rollouts import served_bundle
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.github.outages import OutageError
 from pipelines.promotion.restore import released_on_main
-from pipelines.registry.bundle_quarantine import quarantined
+from pipelines.registry.bundle_quarantine import read_quarantine
 from pipelines.registry.ledger import Entry, Ledger
 
 
@@ -24,16 +26,20 @@ class TrafficFacts:
         live: the bundle that the ledger records as live; None if none is.
         verified: bundles that were recorded as verified here, newest first.
         quarantined: bundle → reason.
+        quarantined_at: bundle → when it was quarantined.
         restored: the newest verified record, if it is a rollback.
-        declared: the bundle that main names; None if it names none.
+        declared: the bundle that main names; None if it names none, or is not known.
+        knows_main: the origin answered.
     """
 
     served: str | None
     live: str | None
     verified: Sequence[str] = ()
     quarantined: Mapping[str, str] = field(default_factory=dict)
+    quarantined_at: Mapping[str, datetime] = field(default_factory=dict)
     restored: Entry | None = None
     declared: str | None = None
+    knows_main: bool = True
 
     @property
     def on_trial(self) -> str | None:
@@ -54,6 +60,28 @@ class TrafficFacts:
             return self.declared
         return None
 
+    def left_since(self, when: datetime, reason: str) -> str | None:
+        """Return a bundle that was left after a time, for another reason; None if there is none.
+
+        Args:
+            when: the time.
+            reason: that of the command which asks. Its own earlier attempt does not count.
+        """
+        later = [digest for digest, at in self.quarantined_at.items() if at > when]
+        # A rollback that was interrupted is finished some time after its quarantine.
+        if self.restored is not None and self.restored.event.at > when and self.restored.event.before is not None:
+            later.append(self.restored.event.before)
+        return next((digest for digest in later if self.quarantined.get(digest, reason) != reason), None)
+
+    def may_only_lack_main(self, reason: str) -> bool:
+        """Return whether a bundle was left for a reason, and all that may be missing is the change of main.
+
+        False if the origin answers, because then `declared` says so.
+        """
+        if self.knows_main or self.on_trial is not None:
+            return False
+        return any(why == reason and digest != self.live for digest, why in self.quarantined.items())
+
 
 @dataclass(frozen=True)
 class RollbackPlan:
@@ -73,23 +101,28 @@ class RollbackPlan:
 def read_facts_of_traffic(project: Project, descriptor: EnvironmentDescriptor, model: str) -> TrafficFacts:
     """Read the ledger, the quarantine, the Rollout and the release of a model. Read-only.
 
+    An outage of the origin is a fact too, because traffic must be movable without it.
+
     Raises:
-        MlopsError: the registry, the cluster or the origin cannot be read.
+        MlopsError: the registry or the cluster cannot be read, or the origin refuses.
     """
     with ThreadPoolExecutor(3) as pool:  # each waits for another server
         served = pool.submit(served_bundle, descriptor.namespace, model)
         declared = pool.submit(released_on_main, project, model, descriptor.name)
-        bad = pool.submit(quarantined, descriptor, model)
+        bad = pool.submit(read_quarantine, descriptor, model)
         entries = list(Ledger(descriptor, model).back())
         verified = [entry for entry in entries if entry.event.result == "verified"]
         newest = next(iter(verified), None)
+        knows_main = not isinstance(declared.exception(), OutageError)
         return TrafficFacts(
             served=served.result(),
             live=entries[0].event.live if entries else None,
             verified=[entry.event.to for entry in verified],
-            quarantined=bad.result(),
+            quarantined={digest: entry.reason for digest, entry in bad.result().items()},
+            quarantined_at={digest: entry.at for digest, entry in bad.result().items()},
             restored=newest if newest is not None and newest.event.action == "rollback" else None,
-            declared=declared.result(),
+            declared=declared.result() if knows_main else None,
+            knows_main=knows_main,
         )
 
 

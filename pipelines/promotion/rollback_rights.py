@@ -14,6 +14,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
+from pipelines.github.outages import OutageError
 from pipelines.github.settings import active_on_main
 from pipelines.promotion.attempt import Log
 from pipelines.registry import signing
@@ -53,7 +54,7 @@ def check_rights(project: Project, descriptor: EnvironmentDescriptor, model: str
 
     Raises:
         MissingRightsError: a right is missing; the message names each.
-        MlopsError: the cluster, the registry or the origin does not answer.
+        MlopsError: the cluster or the registry does not answer.
     """
     with connect(descriptor.namespace) as client:
         problems = [f"may not {one} in {descriptor.namespace}" for one in find_denied(client, IN_CLUSTER)]
@@ -65,6 +66,8 @@ def check_rights(project: Project, descriptor: EnvironmentDescriptor, model: str
     for check in checks:
         try:
             check()
+        except OutageError as error:
+            log(f"whether main can be changed is not known: {error.what}")
         except MlopsError as error:
             problems.append(error.what)
     if problems:

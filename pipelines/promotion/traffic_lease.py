@@ -186,7 +186,8 @@ def _take(
         if decision is LeaseDecision.REFUSE or time.monotonic() > until:
             raise TrafficHeldError(
                 f"the traffic of {what} is held: {who} moves it",
-                fix="wait until it has ended, then run this again; it is the same if that command did all the work",
+                fix="wait until it has ended. Run this again only if the bundle that is live then is bad: "
+                "`mlops history` shows it",
             )
         if decision is LeaseDecision.WAIT and who != said:
             log(f"waiting for {who}, which moves the traffic of {what}")

@@ -51,13 +51,18 @@ def quarantine(descriptor: EnvironmentDescriptor, model: str, entry: Quarantined
 
 
 def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]:
-    """Return the quarantined bundles of a model: digest → reason.
+    """Return the quarantined bundles of a model: digest → reason; see `read_quarantine`."""
+    return {digest: entry.reason for digest, entry in read_quarantine(descriptor, model).items()}
+
+
+def read_quarantine(descriptor: EnvironmentDescriptor, model: str) -> dict[str, Quarantined]:
+    """Return the quarantine entries of a model: digest → entry.
 
     Raises:
         MlopsError: the registry cannot be read, or an entry is malformed. No bundle may then be assumed good.
     """
     client, bucket, prefix = store.s3(), descriptor.registry_bucket, f"quarantine/{checked_name(model)}/"
-    found = {}
+    found: dict[str, Quarantined] = {}
     for key in store.sizes(bucket, prefix, limit=MOST, client=client):
         content = store.get(bucket, key, limit=LARGEST, client=client).content
         try:
@@ -68,7 +73,7 @@ def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]
             raise MlopsError(
                 f"s3://{bucket}/{key} is about another bundle: found {entry.bundle}", fix="find out who wrote it"
             )
-        found[entry.bundle] = entry.reason
+        found[entry.bundle] = entry
     return found
 
 

@@ -36,6 +36,11 @@ _VARIABLES = (
 """Environment variables that select the endpoint and credentials of a client. Part of the cache key."""
 
 
+AFTER_AN_OUTAGE = "run this again when https://health.aws.amazon.com says that the service works"
+"""What a person does about an outage of AWS."""
+
+_OVERLOADED = ("InternalError", "KMSInternalException", "ServiceUnavailable", "SlowDown", "ThrottlingException")
+
 _creating = RLock()
 """Held while a client is created: a session does not allow that in two threads."""
 
@@ -96,6 +101,13 @@ def _client(service: str, region: str | None, settings: tuple[str | None, ...]) 
     if service in ("kms", "s3"):
         made.meta.events.register(f"needs-retry.{service}", NewKeyRetries(creation_time(partial(client, "kms"))))
     return made
+
+
+def is_outage(error: ClientError) -> bool:
+    """Return whether a service could not answer, or not so many requests."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0
+    return int(status) >= 500 or code in _OVERLOADED
 
 
 def refuse_wrong_clock(error: ClientError, what: str) -> None:

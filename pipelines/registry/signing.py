@@ -152,6 +152,8 @@ def sign(statement: Statement, key_arn: str, signer: str) -> Envelope:
         code = error.response.get("Error", {}).get("Code", "")
         denied = code in ("AccessDeniedException", "AccessDenied")
         fix = "grant the caller's role kms:Sign on this key" if denied else "check the state and usage of the key"
+        if clients.is_outage(error):
+            fix = clients.AFTER_AN_OUTAGE
         raise MlopsError(f"the key {key_arn} did not sign: {error}", fix=fix) from None
     except BotoCoreError as error:
         raise MlopsError(

@@ -346,7 +346,8 @@ def _errors_by_name(action: str, bucket: str, key: str) -> Iterator[None]:
             raise AccessDeniedError(
                 f"{action} on {where} was denied", fix=f"grant the caller's role {action} on this prefix"
             ) from None
-        raise MlopsError(f"{action} on {where} failed: {error}") from None
+        fix = clients.AFTER_AN_OUTAGE if clients.is_outage(error) else ""
+        raise MlopsError(f"{action} on {where} failed: {error}", fix=fix) from None
     except BotoCoreError as error:
         raise MlopsError(
             f"{action} on {where} failed: {error}", fix="check the AWS credentials, region and endpoint"

@@ -65,15 +65,22 @@ def main(arguments: Sequence[str]) -> int:  # noqa: RET503 (exec does not return
     if repository != server.full_name:
         print(f"remote: Repository not found: {repository}", file=sys.stderr)
         return 128
-    token = _find_token(f"{SERVER_URL}/{repository}")
+    url = f"{SERVER_URL}/{repository}"
+    token = _find_token(url)
     try:
+        server.check_available()
         actor = server.authenticate(token) if token else None
         if actor is None and (service == "git-receive-pack" or server.settings.private):
             raise RequestDeniedError(401, "could not read Username: no credential for the repository is in this clone")
         if actor is not None:
             actor.need("read", "contents")
     except RequestDeniedError as error:
-        print(f"fatal: Authentication failed for {SERVER_URL}/{repository}: {error}", file=sys.stderr)
+        if error.status >= 500:  # in git's own words
+            print(
+                f"fatal: unable to access '{url}/': The requested URL returned error: {error.status}", file=sys.stderr
+            )
+        else:
+            print(f"fatal: Authentication failed for {url}: {error}", file=sys.stderr)
         return 128
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environ |= {"MLOPS_GITHUB_TOKEN": token, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}

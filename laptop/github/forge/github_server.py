@@ -150,7 +150,7 @@ class GitHubServer:
             if not actor.may(scope, level):
                 message = "The permissions requested are not granted to this installation."
                 raise RequestDeniedError(422, message, fix=f"grant `{scope}: {level}` to the app {found['slug']}")
-        self._fail_if_asked(actor)
+        self._refuse_by_fault(actor)
         return actor if wanted is None else replace(actor, permissions=dict(wanted))
 
     def issue_token(self, actor: Actor) -> str:
@@ -170,15 +170,22 @@ class GitHubServer:
             RequestDeniedError: the token is unknown (401), or the laptop has a fault.
         """
         actor = authenticate(self.state.read(), token)
-        self._fail_if_asked(actor)
+        self._refuse_by_fault(actor)
         return actor
 
-    def _fail_if_asked(self, actor: Actor) -> None:
-        """Refuse an actor because of a fault that was injected."""
-        faults = self._faults.active() if actor.kind != "user" else ()
-        if "github-down" in faults:
+    def check_available(self) -> None:
+        """Check that GitHub is not down.
+
+        Raises:
+            RequestDeniedError: it is (503).
+        """
+        if "github-down" in self._faults.active():
             raise RequestDeniedError(503, "Service Unavailable")
-        if "app-token-revoked" in faults and actor.kind == "app":
+
+    def _refuse_by_fault(self, actor: Actor) -> None:
+        """Refuse an actor because of a fault that was injected."""
+        self.check_available()
+        if "app-token-revoked" in self._faults.active() and actor.kind == "app":
             raise RequestDeniedError(401, "Bad credentials", fix="check the installation of the app and its key")
 
     # --- branches ---

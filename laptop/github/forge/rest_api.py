@@ -177,6 +177,7 @@ def _run_attempt(server: GitHubServer, actor: Actor, match: re.Match[str], _: Ma
     return {
         "id": number,
         "run_attempt": attempt,
+        "created_at": record["created_at"],
         "status": record["status"] if newest else "completed",
         "conclusion": (record["conclusion"] or None) if newest else None,
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 import ssl
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +101,15 @@ class RunningCluster:
 
     def restart_controllers(self) -> None:
         asyncio.run_coroutine_threadsafe(self._cluster.restart_controllers(), self._loop).result(20)
+
+    def is_listening(self) -> bool:
+        """Return whether the API takes a new connection."""
+        address = urllib.parse.urlsplit(self.endpoint)
+        try:
+            socket.create_connection((address.hostname, address.port), timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def create(self, kind: Kind, namespace: str, manifest: dict[str, Any]) -> dict[str, Any]:
         return self.client.send("POST", kind.path(namespace), manifest)

@@ -38,7 +38,13 @@ def ordinary_laptop_only(why: str) -> pytest.MarkDecorator:
 
 
 def start_laptop(
-    home: Path, root: Path, patch: pytest.MonkeyPatch, *, time_scale: float = 1.0, scale: float = SCALE
+    home: Path,
+    root: Path,
+    patch: pytest.MonkeyPatch,
+    *,
+    time_scale: float = 1.0,
+    scale: float = SCALE,
+    factor: float = 1.0,
 ) -> Laptop:
     """Start a laptop that ends with this process. The process is its administrator, inside of the private network.
 
@@ -48,11 +54,12 @@ def start_laptop(
         patch: sets variables.
         time_scale: factor applied to declared rollout pauses, unless the laptop is realistic.
         scale: how many times as fast time runs on a realistic laptop; 0 for one that is not.
+        factor: multiplies every delay of a realistic laptop, but not the pauses of rollouts.
     """
     if not scale:
         return lifecycle.start(home, root, attached=True, time_scale=time_scale)
     patch.setenv(lifecycle.ADMINISTRATOR, "1")
-    chosen = delays.realistic(time_scale=scale)
+    chosen = delays.realistic(time_scale=scale, factor=factor)
     running = lifecycle.start(home, root, attached=True, time_scale=1 / scale, delays=chosen)
     for name, value in network_variables(running).items():
         patch.setenv(name, value)

@@ -170,7 +170,7 @@ def shorten_deadlines(root: Path) -> None:
     for file, pattern, by in (
         ("pipelines/cluster/load_balancer.py", r"(?m)^DEADLINE_SECONDS = .*", "DEADLINE_SECONDS = 30.0"),
         ("pipelines/cluster/load_balancer.py", r"(?m)^NAME_SECONDS = .*", "NAME_SECONDS = 3.0"),
-        ("infra/components/endpoint.py", r'"progressDeadlineSeconds": \d+', '"progressDeadlineSeconds": 90'),
+        ("infra/components/endpoint.py", r"(?m)^PROGRESS_SECONDS = .*", "PROGRESS_SECONDS = 90"),
     ):
         replace(file, pattern, by)(root)
 

@@ -15,7 +15,7 @@ from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties
 from laptop.faults import Faults
 from laptop.kubernetes.kubernetes_provider import KubernetesProvider
-from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout, wait_for
 from pipelines.declarations.errors import MlopsError
 
 CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
@@ -334,6 +334,7 @@ def test_an_object_that_may_have_been_made_is_taken_up_by_the_next_attempt(
             provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, "urn"))
     finally:
         faults.inject("api-restart", -1)
+        wait_for(cluster.is_listening)
     cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "unknown"}})
     made = provider.create(ResourceCall(CONFIG_MAP_TYPE, {**checked, "data": {"a": "b"}}, "urn", resuming=True))
     assert made.outputs["data"] == {"a": "b"}

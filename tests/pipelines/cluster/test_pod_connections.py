@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.cluster.connection import connect
+from pipelines.cluster.connection import SIGN_IN, connect
 from pipelines.cluster.pod_connections import (
     SUBPROTOCOL,
     PodConnections,
@@ -124,7 +125,7 @@ def test_a_pod_that_does_not_answer_in_time_is_unavailable(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("status", "fix"),
     [
-        (401, "sign in again so that `kubectl auth whoami` answers"),
+        (401, SIGN_IN),
         (403, "allow create and get of pods/portforward in models"),
     ],
 )
@@ -137,6 +138,23 @@ def test_a_missing_permission_is_named_with_its_fix(
     ):
         client_of(connections).served()
     assert caught.value.fix == fix
+
+
+def test_credentials_that_expired_are_renewed_and_the_pod_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cluster.connection.RENEWAL_SECONDS", 15.0)
+    accepted = threading.Event()
+    accepted.set()
+    monkeypatch.setattr("pipelines.cluster.connection._accepted", accepted)
+    refusals = [401, 401]
+    with (
+        http_server(echo) as url,
+        forwarding(tmp_path, monkeypatch, lambda *_: refusals.pop() if refusals else address(url)) as (_, connections),
+    ):
+        pod = client_of(connections)
+        assert pod.served() == "one"
+        pod.close()
 
 
 def test_an_api_that_is_gone_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

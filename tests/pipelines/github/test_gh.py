@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.github import gh as module
+from pipelines.github import outages
 from pipelines.github.gh import Gh, GitHubError
+from pipelines.github.outages import OutageError
 
 COMMAND = """#!{python}
 import pathlib, sys
@@ -30,7 +31,7 @@ def gh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gh:
     command.write_text(COMMAND.format(python=sys.executable, folder=str(tmp_path)))
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(command.parent))
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.001)
     return Gh(tmp_path, "acme/mlops")
 
 
@@ -43,9 +44,10 @@ def asked(gh: Gh) -> int:
 
 
 def test_a_read_outlasts_a_short_outage(gh: Gh) -> None:
-    answer(gh, "Service Unavailable (HTTP 503)", "HTTP 502: Bad Gateway (https://api.github.com/)", '[{"number": 7}]')
+    unreachable = "error connecting to api.github.com"
+    answer(gh, "Service Unavailable (HTTP 503)", "HTTP 502: Bad Gateway (https://a/)", unreachable, '[{"number": 7}]')
     assert gh.list_all("pulls") == [{"number": 7}]
-    assert asked(gh) == 3
+    assert asked(gh) == 4
 
 
 @pytest.mark.parametrize(
@@ -60,11 +62,12 @@ def test_a_refusal_is_not_repeated(gh: Gh, said: str, fix: str) -> None:
 
 
 def test_a_long_outage_says_when_to_try_again(gh: Gh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(outages, "OUTAGE_SECONDS", 0.0)
     answer(gh, "Service Unavailable (HTTP 503)")
     with pytest.raises(GitHubError) as failed:
         gh.request("GET", "repos/acme/mlops")
-    assert "run the job again" in failed.value.fix
+    assert isinstance(failed.value, OutageError)
+    assert "run this again when" in failed.value.fix
 
 
 def test_a_change_is_made_once(gh: Gh) -> None:

@@ -269,6 +269,17 @@ class World:
         ):
             yield
 
+    @contextmanager
+    def origin_down(self) -> Iterator[None]:
+        """Let the origin be a server that does not answer; no one waits for it."""
+        url = git(self.root, "remote", "get-url", "origin")
+        git(self.root, "remote", "set-url", "origin", "http://127.0.0.1:9/acme/mlops.git")
+        try:
+            with mock.patch("pipelines.github.outages.OUTAGE_SECONDS", 0.0):
+                yield
+        finally:
+            git(self.root, "remote", "set-url", "origin", url)
+
     def admit(self, change: ReleaseChange, *, attribution: Attribution | None = None, **options: Any) -> Admitted:
         """Judge a release to staging."""
         say, descriptors = options.get("say", self.said.append), options.get("descriptors", self.descriptors)

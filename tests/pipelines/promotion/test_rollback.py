@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.github.outages import OutageError
 from pipelines.promotion.attempt import Attribution
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.restore import restore_release
@@ -362,6 +364,72 @@ def test_a_rollback_that_was_killed_while_it_stopped_a_trial_leaves_the_live_bun
     back(world)
     assert world.live() == live != oldest
     assert set(quarantined(world.staging, MODEL)) == {trial}
+
+
+# --- GitHub is down ---------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_moves_traffic_while_github_is_down_and_finishes_when_it_answers(world: World) -> None:
+    oldest, good, bad = serve(world, 1, 2, 3)
+    for _ in range(2):  # run again too early, it does not go further back
+        with world.origin_down(), pytest.raises(OutageError) as caught:
+            back(world)
+        assert caught.value.what.startswith(f"{MODEL} in staging runs {good}, but main still names {bad}: git ")
+        assert "with the same reason" in caught.value.fix
+        assert (world.live(), set(quarantined(world.staging, MODEL))) == (good, {bad})
+        assert world.records()[-1].event.live == bad  # not finished
+    entry = back(world)
+    assert (world.live(), entry.event.live) == (good, good) != (oldest, oldest)
+    assert f"bundle: {good}" in world.end_state()["release"]
+    assert deploy(world) == entry
+
+
+@pytest.mark.parametrize("verb", ["rollback", "stop"])
+def test_a_trial_is_stopped_while_github_is_down_and_the_live_bundle_stays(world: World, verb: str) -> None:
+    _, live, trial = on_trial(world)
+    act = back if verb == "rollback" else stop
+    with world.origin_down(), pytest.raises(OutageError, match=f"runs {live}, but main still names {trial}"):
+        act(world)
+    with world.origin_down(), pytest.raises(OutageError, match="whether main names another one is not known"):
+        act(world)
+    assert (world.applied(), world.live(), set(quarantined(world.staging, MODEL))) == (live, live, {trial})
+    act(world)
+    assert (world.live(), set(quarantined(world.staging, MODEL))) == (live, {trial})
+    assert deploy(world).event.live == live
+
+
+# --- two people at once -----------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_that_waited_for_another_one_does_not_go_further_back(world: World) -> None:
+    _, good, bad = serve(world, 1, 2, 3)
+    asked = datetime.now(UTC)
+    first = back(world, "answers nonsense")
+    state = world.end_state()
+    with (
+        mock.patch("pipelines.promotion.rollback.requested_at", return_value=asked),
+        pytest.raises(
+            MlopsError, match=f"has left {bad} since this rollback was requested at .* because: answers"
+        ) as e,
+    ):
+        back(world, "the error rate is 9 %")
+    assert e.value.what.endswith(f"{good} is live now")
+    assert "If it is, run the workflow `rollback` again" in e.value.fix
+    assert world.end_state() == state
+    with mock.patch("pipelines.promotion.rollback.requested_at", return_value=asked):
+        assert back(world, "answers nonsense") == first
+
+
+def test_a_rollback_that_waited_for_a_stop_leaves_the_live_bundle(world: World) -> None:
+    _, live, trial = on_trial(world)
+    asked = datetime.now(UTC)
+    stop(world)
+    with (
+        mock.patch("pipelines.promotion.rollback.requested_at", return_value=asked),
+        pytest.raises(MlopsError, match=f"has left {trial} since"),
+    ):
+        back(world, "the canary answers nonsense")
+    assert (world.live(), set(quarantined(world.staging, MODEL))) == (live, {trial})
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------

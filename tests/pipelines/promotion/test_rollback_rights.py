@@ -118,3 +118,10 @@ def test_a_ruleset_that_is_not_in_force_does_not_count(
 ) -> None:
     ruled_by(monkeypatch, current_user_can_bypass="never", enforcement="disabled")
     check(world)
+
+
+def test_what_cannot_be_known_during_an_outage_of_github_stops_no_rollback(world: World, cluster: mock.Mock) -> None:
+    said: list[str] = []
+    with world.origin_down():
+        check_rights(world.project, world.staging, MODEL, GOOD, said.append)
+    assert len(said) == 1 and said[0].startswith("whether main can be changed is not known: git ")

@@ -64,8 +64,9 @@ def test_a_write_that_conflicts_with_another_is_retried() -> None:
 
 
 def test_a_service_failure_is_an_error_with_its_reason() -> None:
-    with pytest.raises(MlopsError, match=r"s3:PutObject on s3://b/k failed: .*SlowDown"):
+    with pytest.raises(MlopsError, match=r"s3:PutObject on s3://b/k failed: .*SlowDown") as failed:
         store.put_new("b", "k", b"", client=answers(("SlowDown", 503)))
+    assert failed.value.fix.startswith("run this again when")
 
 
 def test_an_unreachable_endpoint_is_an_error_with_a_fix() -> None:
