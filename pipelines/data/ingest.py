@@ -87,6 +87,10 @@ FIRST_STATE = "first"
 """Name of the state of a batch whose snapshot was not recorded."""
 
 
+class AnotherReleaseError(MlopsError):
+    """Another job has added quarantined rows of the same batch since this one read them."""
+
+
 @dataclass(frozen=True)
 class IngestedFile:
     """One landing file on its way into a table.
@@ -428,7 +432,7 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
     _finish_latest_record(descriptor, contract, table)  # of a job that was killed while this one ran
     added = find_snapshots(table, digest)
     if ingestion.replayed is not None and len(added) != ingestion.additions:
-        raise MlopsError(
+        raise AnotherReleaseError(
             f"{ingestion.file.name}: another job released rows of it at the same time",
             fix="run the command again when that job has ended",
         )

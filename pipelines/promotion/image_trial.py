@@ -165,7 +165,7 @@ def check_pins(pins: str) -> None:
         said = line.partition(" #")[0].strip()
         if said and not said.startswith("#") and not _PIN.fullmatch(said):
             raise MlopsError(
-                f"{REQUIREMENTS} of the image has {said[:100]!r}: expected only pins such as `name==1.0 --hash=sha256:…`",
+                f"{REQUIREMENTS} of the image has {said[:100]!r}: expected pins such as `name==1.0 --hash=sha256:…`",
                 fix="run `make lock`, and build a newer image",
             )
 

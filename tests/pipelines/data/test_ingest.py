@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipelines.data import catalog, reading
 from pipelines.data import data_files as files
 from pipelines.data import ingest as job
 from pipelines.data.catalog import evolve, find_batch, open_table, read_version, tag_of
-from pipelines.data.ingest import drop, ingest
+from pipelines.data.ingest import AnotherReleaseError, drop, ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import (
     decisions_on,
@@ -511,10 +512,8 @@ def test_rows_that_two_jobs_release_at_once_are_added_once(
         return ingest(dev, RELAXED, lambda _: None, only="a.csv", replay=True)
 
     during(monkeypatch, step, release)
-    try:
+    with suppress(AnotherReleaseError):
         release()
-    except MlopsError as error:
-        assert "another job released rows of it at the same time" in error.what
     assert sorted(ids(dev)) == [1, 2]
     assert [row["_row"] for row in quarantined(dev, batch)] == [3]
     record = read_record(dev, "visits", batch)

@@ -17,7 +17,7 @@ from pipelines.declarations.release import Release
 from pipelines.lineage.gather_facts import read_releases
 from pipelines.monitoring.model_monitor import find_live
 from pipelines.promotion.audit import audit
-from pipelines.promotion.facts.gather import gather
+from pipelines.promotion.facts.gather import gather, read_predecessor
 from pipelines.promotion.history import read_history
 from pipelines.promotion.live_bundles import live_bundle, release_of_live
 from pipelines.promotion.respond import respond
@@ -64,8 +64,6 @@ def a_gate(world: World) -> object:
 
 def a_soak(world: World) -> object:
     """The gates of an environment that would promote from this one."""
-    from pipelines.promotion.facts.gather import read_predecessor
-
     return read_predecessor(world.staging, MODEL, world.register(1))
 
 
@@ -75,7 +73,7 @@ def a_status(world: World) -> object:
 
 def an_audit(world: World) -> object:
     with (
-        mock.patch.object(WorldTarget, "drift", lambda *_: []),
+        mock.patch.object(WorldTarget, "drift", return_value=[]),
         mock.patch("pipelines.promotion.audit.running_bundles", return_value={world.register(1)}),
     ):
         return audit(target(world), "staging", world.said.append)

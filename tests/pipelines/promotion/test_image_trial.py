@@ -151,7 +151,7 @@ def test_the_wheels_of_an_image_are_installed(tmp_path: Path, packages: Path) ->
     ],
 )
 def test_a_lock_file_has_nothing_but_pins_with_hashes(tmp_path: Path, packages: Path, line: str) -> None:
-    with pytest.raises(MlopsError, match="expected only pins") as caught:
+    with pytest.raises(MlopsError, match="expected pins such as") as caught:
         install(tmp_path, wheel(packages), line)
     assert repr(line[:100]) in caught.value.what
     assert not (tmp_path / "venv").exists()
