@@ -41,9 +41,7 @@ def passed(gate: str, figure: str, threshold: str, why: str) -> Verdict:
 
 def failed(gate: str, figure: str, threshold: str, why: str, fix: str, *, measured: bool = False) -> Verdict:
     """Return a refusal."""
-    return Verdict(
-        gate=gate, outcome="fail", figure=figure, threshold=threshold, why=why, fix=fix, measured=measured
-    )
+    return Verdict(gate=gate, outcome="fail", figure=figure, threshold=threshold, why=why, fix=fix, measured=measured)
 
 
 def inconclusive(gate: str, threshold: str, why: str, fix: str, figure: str = "unknown") -> Verdict:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
-from pipelines.declarations.project import Project
 from pipelines.promotion.comments.gate_comment import Surroundings, read_outcomes, render
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
@@ -27,8 +27,8 @@ from pipelines.promotion.recheck import (
     decide,
     read_findings,
     recheck,
-    renew,
     render_count,
+    renew,
 )
 from pipelines.promotion.verdict import Outcome
 from tests.clones import git
