@@ -13,8 +13,8 @@ _PROBE = "bundles/probe"
 def check_predecessor_access(previous: EnvironmentDescriptor, environment: str) -> None:
     """Check that the bundles of the previous environment can be read.
 
-    Bootstrap gives the role of an environment this right for the one that it promotes from. Without the check, the gates
-    would refuse the next release for facts that they cannot read.
+    Bootstrap gives the role of an environment this right for the one that it promotes from. Without the check, the
+    gates would refuse the next release for facts that they cannot read.
 
     Raises:
         MlopsError: they cannot be read.
@@ -26,6 +26,6 @@ def check_predecessor_access(previous: EnvironmentDescriptor, environment: str) 
     except store.AccessDeniedError as error:
         raise MlopsError(
             f"{environment} promotes from {previous.name}, but may not read its bundles: {error.what}",
-            fix=f"run bootstrap again, which gives the role of {environment} this right: docs/bootstrap.md#later. Then run "
-            "the workflow deploy",
+            fix=f"run bootstrap again, which gives the role of {environment} this right: docs/bootstrap.md#later. Then "
+            "run the workflow deploy",
         ) from None

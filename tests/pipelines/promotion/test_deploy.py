@@ -76,9 +76,11 @@ def test_a_deployment_stops_if_it_may_not_read_what_its_environment_promotes_fro
     """Only bootstrap grants that, also after a change of `promotes_from`. No release is refused for it."""
     world.release(world.ready(1), None)
     denied = store.AccessDeniedError("s3:GetObject was denied")
-    with mock.patch("pipelines.promotion.predecessor_access.store.get", side_effect=denied):
-        with pytest.raises(MlopsError, match="staging promotes from dev, but may not read its bundles") as caught:
-            deploy(WorldTarget(world, world.apply), "staging", world.said.append)
+    with (
+        mock.patch("pipelines.promotion.predecessor_access.store.get", side_effect=denied),
+        pytest.raises(MlopsError, match="staging promotes from dev, but may not read its bundles") as caught,
+    ):
+        deploy(WorldTarget(world, world.apply), "staging", world.said.append)
     assert "run bootstrap again" in caught.value.fix
     assert (world.applied(), world.story()) == (None, [])
 
