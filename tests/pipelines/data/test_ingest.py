@@ -481,18 +481,19 @@ def test_the_record_of_a_job_that_was_killed_is_completed_by_one_that_runs_alrea
 ) -> None:
     batch = land(dev, tmp_path, "a.csv", "1,20,a")
 
-    def killed(*_: Any) -> None:
+    def append_and_die(*given: Any) -> None:
+        append(*given)
         raise KeyboardInterrupt
 
     def other() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(job, "append", lambda *given: (append(*given), killed())[0])
+            patch.setattr(job, "append", append_and_die)
             with pytest.raises(KeyboardInterrupt):
                 ingest(dev, CONTRACT, lambda _: None, only="a.csv")
         found = read_record(dev, "visits", batch)
         assert found is not None and found.verdict == "checked"
 
-    append = job.append
+    append = getattr(job, "append")  # noqa: B009
     land(dev, tmp_path, "b.csv", "3,30,c")
     during(monkeypatch, "append", other)
     ingest(dev, CONTRACT, lambda _: None, only="b.csv")

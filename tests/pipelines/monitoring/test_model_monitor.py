@@ -319,7 +319,12 @@ def test_a_trial_costs_no_second_read_of_hours_without_its_requests(
     labelled += [(id_, truth) for id_, truth, _ in traffic.known]
     read: list[str] = []
     content = RequestLog._content
-    monkeypatch.setattr(RequestLog, "_content", lambda log, key: read.append(key) or content(log, key))
+
+    def noted_content(log: RequestLog, key: str) -> Any:
+        read.append(key)
+        return content(log, key)
+
+    monkeypatch.setattr(RequestLog, "_content", noted_content)
     report = examine(traffic, model)
     (found,) = [one for one in report.findings if one.check == "trial-accuracy"]
     assert (found.verdict, found.rows) == ("ok", 300)

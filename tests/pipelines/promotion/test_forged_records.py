@@ -54,6 +54,7 @@ def a_release(world: World) -> object:
 def an_alarm(world: World) -> object:
     with world.cluster():
         respond(target(world), alarm(response="roll-back", bundle=world.register(1)), world.said.append)
+    return None
 
 
 def a_gate(world: World) -> object:
@@ -81,7 +82,8 @@ def an_audit(world: World) -> object:
 
 def a_withdrawal(world: World) -> object:
     release = Release(model=MODEL, environment="staging", bundle=None, replaces=world.register(1))
-    return check_withdrawal(world.staging, release, (), datetime.now(UTC))
+    check_withdrawal(world.staging, release, (), datetime.now(UTC))
+    return None
 
 
 DECISIONS: dict[str, Callable[[World], object]] = {

@@ -710,7 +710,12 @@ def test_the_link_of_the_newest_record_costs_one_more_read(
     fill(dev, records)
     read: list[str] = []
     get = store.get
-    monkeypatch.setattr(store, "get", lambda bucket, key, **given: (read.append(key), get(bucket, key, **given))[1])
+
+    def noted_get(bucket: str, key: str, **given: Any) -> Any:
+        read.append(key)
+        return get(bucket, key, **given)
+
+    monkeypatch.setattr(store, "get", noted_get)
     head = Ledger(dev, MODEL).head()
     assert head is not None and head.record.number == records
     assert len(read) == reads
