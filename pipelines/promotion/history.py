@@ -155,9 +155,9 @@ def describe(entry: Entry) -> str:
         f"       {event.before or 'none'} → {'none' if event.result == 'withdrawn' else event.to}",
     ]
     if event.pull_request is not None or event.approvers or event.actor:
-        request = f"pull request {event.pull_request}, " if event.pull_request is not None else ""
-        approved = f"approved by {', '.join(event.approvers)}, " if event.approvers else ""
-        lines.append(f"       {request}{approved}by {event.actor or 'unknown'}")
+        request = f"pull request {event.pull_request} " if event.pull_request is not None else ""
+        approved = f", approved by {', '.join(event.approvers)}" if event.approvers else ""
+        lines.append(f"       {request}by {event.actor or 'unknown'}{approved}")
     if event.dataset:
         lines.append(f"       data {event.dataset}, source {event.source_commit or 'unknown'}")
     if event.commit:

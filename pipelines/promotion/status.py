@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipelines.cluster.canary_logs import reason_of_check
 from pipelines.cluster.connection import connect
 from pipelines.cluster.rollouts import Rollout, bundle_of, rollout_state
 from pipelines.declarations.contract import Contract
@@ -66,7 +67,8 @@ class ModelStatus:
         declared: the bundle that this checkout names; None if it names none.
         live: the bundle that the ledger records as live; None if none is.
         served: the bundle that the Rollout names; None if there is no Rollout.
-        rollout: the phase of the Rollout, with its message; "" if there is none.
+        rollout: the phase of the Rollout, with its message, and what the newest check of a release on trial waits for;
+            "" if there is none.
         monitor: the last run of its monitor; None if there was none.
         open_alarms: alarms without a response yet, newest first.
         responses: the last responses to alarms, newest first.
@@ -243,8 +245,11 @@ def _rollout(descriptor: EnvironmentDescriptor, model: str) -> tuple[str | None,
             resource = one.to_dict()  # type: ignore[no-untyped-call]
             if resource["metadata"]["name"] == model:
                 state = rollout_state(resource)
+                bundle = bundle_of(resource)
                 share = f", {state.weight} % to the release on trial" if state.on_trial else ""
-                return bundle_of(resource), ": ".join(filter(None, (state.phase + share, state.message)))
+                said = ": ".join(filter(None, (state.phase + share, state.message)))
+                awaited = reason_of_check(descriptor.namespace, model, bundle, "inconclusive") if state.on_trial else ""
+                return bundle, said + (f"; newest check: {awaited}" if awaited else "")
     return None, ""
 
 

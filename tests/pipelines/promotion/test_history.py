@@ -162,7 +162,7 @@ def test_describe_formats_an_entry() -> None:
         [
             "    1  2026-03-02 12:00:00 UTC  promotion verified",
             f"       {bundle(1)} → {bundle(2)}",
-            "       pull request 2, approved by ann, bob, by mlops[bot]",
+            "       pull request 2 by mlops[bot], approved by ann, bob",
             "       data houses@2, source " + f"{2:040x}",
             "       deployed from " + f"{2:040x}",
             '       because "it says \\"no\\""',
@@ -173,12 +173,12 @@ def test_describe_formats_an_entry() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"actor": ""}, "pull request 2, approved by ann, bob, by unknown"),
-        ({"pull_request": None}, "approved by ann, bob, by mlops[bot]"),
-        ({"approvers": ()}, "pull request 2, by mlops[bot]"),
+        ({"actor": ""}, "pull request 2 by unknown, approved by ann, bob"),
+        ({"pull_request": None}, "by mlops[bot], approved by ann, bob"),
+        ({"approvers": ()}, "pull request 2 by mlops[bot]"),
         ({"pull_request": None, "approvers": ()}, "by mlops[bot]"),
-        ({"pull_request": None, "actor": ""}, "approved by ann, bob, by unknown"),
-        ({"approvers": (), "actor": ""}, "pull request 2, by unknown"),
+        ({"pull_request": None, "actor": ""}, "by unknown, approved by ann, bob"),
+        ({"approvers": (), "actor": ""}, "pull request 2 by unknown"),
         ({"source_commit": None}, "data houses@2, source unknown"),
         ({"reason": "zu spät"}, 'because "zu spät"'),
     ],

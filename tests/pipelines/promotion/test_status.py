@@ -153,6 +153,42 @@ def test_an_alarm_is_open_until_it_is_answered(world: World) -> None:
         assert later.responses == []
 
 
+@pytest.mark.parametrize(
+    ("stable", "shown"),
+    [
+        ("old", "Progressing, 10 % to the release on trial: waiting; newest check: 30 more requests to the canary"),
+        ("new", "Progressing: waiting"),
+    ],
+)
+def test_a_release_on_trial_says_what_its_check_waits_for(
+    first_world: World, stable: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = {
+        "metadata": {"name": MODEL, "generation": 2},
+        "spec": {"template": {"spec": {"containers": [{"args": ["--bundle", OTHER]}]}}},
+        "status": {
+            "observedGeneration": "2",
+            "phase": "Progressing",
+            "message": "waiting",
+            "currentPodHash": "new",
+            "stableRS": stable,
+            "canary": {"weights": {"canary": {"weight": 10}}},
+        },
+    }
+    client = mock.MagicMock()
+    client.__enter__.return_value.list.return_value = [SimpleNamespace(to_dict=lambda: rollout)]
+    asked: list[tuple[str, ...]] = []
+
+    def reason_of_check(*what: str) -> str:
+        asked.append(what)
+        return "30 more requests to the canary"
+
+    monkeypatch.setattr(module, "connect", lambda _: client)
+    monkeypatch.setattr(module, "reason_of_check", reason_of_check)
+    assert module._rollout(first_world.staging, MODEL) == (OTHER, shown)
+    assert asked in ([], [(first_world.staging.namespace, MODEL, OTHER, "inconclusive")])
+
+
 @pytest.mark.slow
 def test_without_a_cluster_the_rest_is_visible(world: World) -> None:
     (live,) = serve(world, 1)
