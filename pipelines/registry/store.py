@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ ATTEMPTS = 5
 
 MOST_DELETED = 1000
 """Maximum number of objects that S3 deletes in one request."""
+
+_MISSED = re.compile(r"not authorized to perform: ([\w-]+:\w+) on resource: \"?(arn:[^\s\"]+)")
+"""The right that was missed and its resource, in a message of AWS."""
 
 
 class NotFoundError(MlopsError):
@@ -324,6 +328,19 @@ class _ConflictError(MlopsError):
     """Another write of the same key is in progress."""
 
 
+def _denied(error: ClientError, action: str, where: str) -> AccessDeniedError:
+    """Return the error of a denied request; it names the right that S3 missed, such as that to a key."""
+    named = _MISSED.search(str(error.response.get("Error", {}).get("Message", "")))
+    if named is None or named[1] == action:
+        return AccessDeniedError(
+            f"{action} on {where} was denied", fix=f"grant the caller's role {action} on this prefix"
+        )
+    missed = f"{named[1]} on {named[2]}"
+    return AccessDeniedError(
+        f"{action} on {where} was denied: it needs {missed}", fix=f"grant the caller's role {missed}"
+    )
+
+
 @contextmanager
 def _errors_by_name(action: str, bucket: str, key: str) -> Iterator[None]:
     where = f"s3://{bucket}/{key}"
@@ -343,9 +360,7 @@ def _errors_by_name(action: str, bucket: str, key: str) -> Iterator[None]:
             raise NoBucketError(f"the bucket {bucket} does not exist", fix=fix) from None
         clients.refuse_wrong_clock(error, f"{action} on {where}")
         if code in ("AccessDenied", "403", "Forbidden") or status == 403:
-            raise AccessDeniedError(
-                f"{action} on {where} was denied", fix=f"grant the caller's role {action} on this prefix"
-            ) from None
+            raise _denied(error, action, where) from None
         fix = clients.AFTER_AN_OUTAGE if clients.is_outage(error) else ""
         raise MlopsError(f"{action} on {where} failed: {error}", fix=fix) from None
     except BotoCoreError as error:

@@ -34,7 +34,7 @@ def client(**options: Any) -> Any:
     return boto3.client("s3", region_name="eu-west-1", endpoint_url="http://127.0.0.1:9", **keys, **options)
 
 
-def answers(*codes: tuple[str, int] | None) -> Any:
+def answers(*codes: tuple[str, int] | None, message: str = "") -> Any:
     """Make a client whose writes end with these error codes in turn; None is a success."""
     stubbed = client()
     stub = Stubber(stubbed)
@@ -42,7 +42,7 @@ def answers(*codes: tuple[str, int] | None) -> Any:
         if code is None:
             stub.add_response("put_object", {"ETag": '"1"'})
         else:
-            stub.add_client_error("put_object", code[0], http_status_code=code[1])
+            stub.add_client_error("put_object", code[0], message, http_status_code=code[1])
     stub.activate()
     return stubbed
 
@@ -52,6 +52,26 @@ def test_a_denied_write_says_what_to_grant() -> None:
         store.put_new("b", "ledger/x", b"", client=answers(("AccessDenied", 403)))
     assert caught.value.what == "s3:PutObject on s3://b/ledger/x was denied"
     assert caught.value.fix == "grant the caller's role s3:PutObject on this prefix"
+
+
+@pytest.mark.parametrize("resource", ["arn:aws:kms:eu-west-1:1:key/7", '"arn:aws:kms:eu-west-1:1:key/7"'])
+def test_a_write_that_is_denied_for_its_key_names_the_right_to_the_key(resource: str) -> None:
+    missed = f"is not authorized to perform: kms:GenerateDataKey on resource: {resource}"
+    message = f"User: arn:aws:iam::1:user/ada {missed} because no identity-based policy allows it"
+    with pytest.raises(store.AccessDeniedError) as caught:
+        store.put_new("b", "ledger/x", b"", client=answers(("AccessDenied", 403), message=message))
+    key = "kms:GenerateDataKey on arn:aws:kms:eu-west-1:1:key/7"
+    assert caught.value.what == f"s3:PutObject on s3://b/ledger/x was denied: it needs {key}"
+    assert caught.value.fix == f"grant the caller's role {key}"
+
+
+@pytest.mark.parametrize(
+    "message", ["Access Denied", "x is not authorized to perform: s3:PutObject on resource: arn:x"]
+)
+def test_a_write_that_is_denied_for_itself_says_no_more(message: str) -> None:
+    with pytest.raises(store.AccessDeniedError) as caught:
+        store.put_new("b", "k", b"", client=answers(("AccessDenied", 403), message=message))
+    assert caught.value.what == "s3:PutObject on s3://b/k was denied"
 
 
 def test_a_write_that_conflicts_with_another_is_retried() -> None:
