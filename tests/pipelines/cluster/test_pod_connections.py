@@ -132,6 +132,7 @@ def test_a_pod_that_does_not_answer_in_time_is_unavailable(tmp_path: Path, monke
 def test_a_missing_permission_is_named_with_its_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, fix: str
 ) -> None:
+    monkeypatch.setattr("pipelines.cluster.connection.RENEWAL_SECONDS", 0.0)
     with (
         forwarding(tmp_path, monkeypatch, lambda *_: status) as (_, connections),
         pytest.raises(PortForwardDeniedError, match=f"price-1 in models: it is {status}") as caught,
