@@ -24,6 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project, task: str) -> None:
     done = CliRunner().invoke(mlops, ["new", "model", "churn", "--task", task])
@@ -75,6 +76,7 @@ def new_model(*options: str) -> Result:
     return CliRunner().invoke(mlops, ["new", "model", "lateness", "--contract", "orders", *options])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_new_model_on_a_contract_trains_on_its_sample_and_passes_the_gates(project: Project, task: str) -> None:
     write_orders(project)
