@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,14 @@ PATHS = (
 )
 
 
-@pytest.mark.parametrize("answer", fake_cluster.wrong_answers())
-@pytest.mark.parametrize("path", PATHS)
+def pairs(places: Iterable[str], faults: Iterable[str]) -> list[Any]:
+    """Return all pairs of a place and a fault. The fast tests have each place and each fault at least once."""
+    listed = list(places), list(faults)
+    fast = {tuple(each[at % len(each)] for each in listed) for at in range(max(map(len, listed)))}
+    return [pytest.param(*pair, marks=() if pair in fast else pytest.mark.slow) for pair in product(*listed)]
+
+
+@pytest.mark.parametrize(("path", "answer"), pairs(PATHS, fake_cluster.wrong_answers()))
 def test_a_request_that_fails_in_any_way_is_a_finding(
     project: Project, cluster: FakeCluster, path: str, answer: str
 ) -> None:
@@ -313,8 +320,7 @@ def test_a_complete_account_has_no_failed_finding(project: Project, monkeypatch:
     assert [one for one in findings if not one.ok] == []
 
 
-@pytest.mark.parametrize("error", AWS_ERRORS)
-@pytest.mark.parametrize("operation", AWS_ANSWERS)
+@pytest.mark.parametrize(("operation", "error"), pairs(AWS_ANSWERS, AWS_ERRORS))
 def test_an_aws_call_that_fails_in_any_way_is_a_finding(
     project: Project, monkeypatch: pytest.MonkeyPatch, operation: str, error: str
 ) -> None:
