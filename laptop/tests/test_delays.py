@@ -75,7 +75,7 @@ DEADLINES = {
         ("load-balancer", "dns", "dns-negative-cache", "target-health", "weights"),
     ),
 }
-"""Who waits → for how long, and for which delays at most, one after the other."""
+"""What is waited for → its deadline in seconds, and the delays that can follow one another until then."""
 
 
 @pytest.mark.parametrize("who", DEADLINES)

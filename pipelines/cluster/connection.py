@@ -42,7 +42,7 @@ _accepted = threading.Event()
 """Set once the cluster has accepted the credentials of this process."""
 
 SIGN_IN = "sign in again so that `kubectl auth whoami` answers; in a workflow, run it again"
-"""What a person does about credentials that are refused."""
+"""Fix for credentials that the cluster refuses."""
 
 
 @contextmanager

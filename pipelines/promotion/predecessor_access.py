@@ -7,7 +7,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.registry import store
 
 _PROBE = "bundles/probe"
-"""Key of no object: whoever may read bundles learns that it does not exist."""
+"""A key that is never written. S3 says so to callers who may read and list; it denies the request of others."""
 
 
 def check_predecessor_access(previous: EnvironmentDescriptor, environment: str) -> None:

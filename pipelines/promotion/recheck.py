@@ -69,7 +69,7 @@ class GateRun:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the comments on a pull request say.
+    """The verdicts in the comments on a pull request.
 
     Attributes:
         outcomes: gate → outcome; empty if no comment has verdicts.
@@ -88,7 +88,7 @@ class Findings:
 
     @property
     def is_only_measured(self) -> bool:
-        """Whether nothing but measurements refuses the pull request."""
+        """True if every gate that refuses does so because of a measurement."""
         return bool(self.refused) and self.measured.issuperset(self.refused)
 
 
@@ -187,7 +187,7 @@ def _is_here(gh: Gh, repository: Mapping[str, Any] | None) -> bool:
 
 
 def read_findings(comments: Sequence[Mapping[str, Any]], commit: str) -> Findings:
-    """Return what the comments on a pull request say.
+    """Read the verdicts from the comments on a pull request.
 
     Args:
         comments: as GitHub's API returns them.

@@ -37,7 +37,7 @@ _VARIABLES = (
 
 
 AFTER_AN_OUTAGE = "run this again when https://health.aws.amazon.com says that the service works"
-"""What a person does about an outage of AWS."""
+"""Fix for an outage of AWS."""
 
 _OVERLOADED = ("InternalError", "KMSInternalException", "ServiceUnavailable", "SlowDown", "ThrottlingException")
 

@@ -1,4 +1,4 @@
-"""What `--help` says of the commands that the laptop adds."""
+"""Summaries of the commands that the laptop adds."""
 
 from __future__ import annotations
 

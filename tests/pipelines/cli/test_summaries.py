@@ -1,4 +1,4 @@
-"""What `--help` says of commands, without printing it."""
+"""Summaries of commands and help of options."""
 
 from __future__ import annotations
 

@@ -141,11 +141,11 @@ def test_the_wheels_of_an_image_are_installed(tmp_path: Path, packages: Path) ->
     "line",
     [
         "--no-binary thing",
-        "--index-url https://example.com/simple",
+        "--index-url elsewhere",
         "-r other.txt",
         "-e .",
         "./thing",
-        "thing @ https://example.com/thing.tar.gz --hash=sha256:" + "0" * 64,
+        "thing @ file:///thing.tar.gz --hash=sha256:" + "0" * 64,
         "other==1.0",
         "other==1.0 ; --find-links=x --hash=sha256:" + "0" * 64,
     ],
